@@ -1,0 +1,26 @@
+"""A guide for one discrete latent.
+
+q(z | x) = Categorical(softmax(network(x))), enumerated and summed exactly.
+"""
+
+import pyro
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from ppvae.contract import Guide
+
+
+class CategoricalGuide(Guide):
+    """Categorical q(z | x); site "z".
+
+    Args:
+        network: (B, *event_shape) -> (B, components) logits.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(logits=self.network(x)), infer={"enumerate": "parallel"})

@@ -1,0 +1,8 @@
+"""Generative models p(x, z), one file a family. Installed as ``ppvae.models``."""
+
+from ppvae.models.gaussian_mixture import GaussianMixture
+from ppvae.models.gaussian_vae import GaussianVAE
+from ppvae.models.linear_gaussian import LinearGaussian
+from ppvae.models.semi_supervised import SemiSupervisedVAE
+
+__all__ = ["GaussianMixture", "GaussianVAE", "LinearGaussian", "SemiSupervisedVAE"]

@@ -1,0 +1,32 @@
+"""What ppvae raises. Each message says what was expected, what came, and the remedy."""
+
+
+class PpvaeError(Exception):
+    """Root of every error that ppvae raises on purpose."""
+
+
+class ContractError(PpvaeError, ValueError):
+    """A model, a guide or their input breaks the contract of :mod:`ppvae.contract`."""
+
+
+class DataError(PpvaeError, ValueError):
+    """A data set is absent, damaged, or not what was asked for."""
+
+
+class CheckpointError(PpvaeError, RuntimeError):
+    """A checkpoint is damaged, of another pair, or not a checkpoint at all."""
+
+
+class NonFiniteLossError(PpvaeError, FloatingPointError):
+    """The training loss turned NaN or infinite; the last good checkpoint was kept."""
+
+
+class Interrupted(PpvaeError, KeyboardInterrupt):
+    """Training was stopped by a signal, after its state was saved.
+
+    It is a ``KeyboardInterrupt``, so that code which catches ``Exception`` does not swallow it.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -1,0 +1,31 @@
+"""Running Pyro modules without Pyro's global parameter store.
+
+Stock Pyro files each parameter of a PyroModule in one global store, under a name made of attribute
+names. Two modules of one class, or a model and a guide which both call an attribute ``net``, share those
+names, and one silently takes the other's parameters. Inside :func:`isolated` parameters are read from
+the modules alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+from pyro.nn import PyroModule
+
+
+@contextmanager
+def isolated(*modules) -> Iterator[None]:
+    """Read the parameters of ``modules`` from themselves; leave the global store as it was."""
+    for module in modules:
+        _allow_local_parameters(module)
+    with pyro.settings.context(module_local_params=True), pyro.get_param_store().scope():
+        yield
+
+
+def _allow_local_parameters(module) -> None:
+    """Give a PyroModule made in Pyro's default mode the (empty) state that its local mode expects."""
+    if not isinstance(module, PyroModule):
+        return
+    for part in module.modules():
+        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
+            part._pyro_context.param_state = {"params": {}, "constraints": {}}

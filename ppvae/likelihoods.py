@@ -1,0 +1,170 @@
+"""Likelihoods p(x | z) as objects: a network's output in, a distribution over x out.
+
+Each takes a tensor of shape ``(..., *event_shape)`` (``Categorical``: one more dimension, the grey levels)
+and gives a distribution of event shape ``event_shape``.
+"""
+
+import torch
+import torch.nn.functional as F
+from pyro import distributions as dist
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.utils import broadcast_all
+
+
+class Likelihood(nn.Module):
+    """``likelihood(output, event_dim)`` -> distribution over x.
+
+    Attributes:
+        outputs_per_element: numbers that the network must give for each element of x; None for one
+            without a dimension of its own.
+    """
+
+    outputs_per_element: int | None = None
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        raise NotImplementedError
+
+
+class Bernoulli(Likelihood):
+    """Bernoulli with logits from the network; x in [0, 1].
+
+    For x strictly between 0 and 1 this is the usual cross-entropy, the expected log density of pixels drawn
+    with probability x: not a normalised density over grey values. Binarize data for an honest log p(x).
+    """
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        return _BernoulliImage(output, event_dim)
+
+
+class Gaussian(Likelihood):
+    """Gaussian whose mean is the network's output, with one standard deviation for all elements.
+
+    Args:
+        scale: standard deviation, or its initial value where it is learned; above 0.
+        learned: make the scale a parameter of the model.
+    """
+
+    def __init__(self, scale: float = 1.0, learned: bool = False):
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"expected scale above 0, got {scale}")
+        log_scale = torch.tensor(float(scale)).log()
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        return dist.Normal(output, self.log_scale.exp()).to_event(event_dim)
+
+
+class Categorical(Likelihood):
+    """Independent categorical over grey levels 0, 1/(levels-1), ..., 1 of each element.
+
+    The network gives ``(..., *event_shape, levels)`` logits. log p(x) is that of a discrete variable, so
+    minus it over (number of elements * ln 2) is bits/dim.
+    """
+
+    def __init__(self, levels: int = 256):
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"expected at least 2 levels, got {levels}")
+        self.levels = self.outputs_per_element = levels
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        if output.shape[-1] != self.levels:
+            raise ValueError(f"expected {self.levels} logits in the last dimension, got {tuple(output.shape)}")
+        return _GreyLevels(logits=output).to_event(event_dim)
+
+
+class _BernoulliImage(dist.TorchDistribution):
+    """Independent Bernoulli over the rightmost ``event_dim`` dimensions, summed as it is scored.
+
+    log p(x) = sum_d x_d l_d - softplus(l_d): the same numbers as ``Bernoulli(logits=l).to_event(n)`` with
+    fewer passes over what is, under enumeration, the largest tensor of a training step.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (any real logits)
+    has_enumerate_support = False
+
+    def __init__(self, logits: Tensor, event_dim: int, validate_args=None):
+        self.logits = logits
+        split = logits.dim() - event_dim
+        super().__init__(logits.shape[:split], logits.shape[split:], validate_args=validate_args)
+
+    @property
+    def support(self):
+        return constraints.independent(constraints.unit_interval, len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean)
+
+    def expand(self, batch_shape, _instance=None):
+        batch_shape = torch.Size(batch_shape)
+        if batch_shape == self.batch_shape:
+            return self
+        return _BernoulliImage(self.logits.expand(batch_shape + self.event_shape), len(self.event_shape))
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+        with torch.no_grad():
+            return torch.bernoulli(self.mean.expand(torch.Size(sample_shape) + self.logits.shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        value, logits = broadcast_all(value, self.logits)
+        return (value * logits - F.softplus(logits)).flatten(len(logits.shape) - len(self.event_shape)).sum(-1)
+
+
+class _GreyLevels(dist.Categorical):
+    """A categorical over evenly spaced grey values in [0, 1] instead of their indices."""
+
+    @property
+    def top(self) -> int:
+        return self._num_events - 1
+
+    @property
+    def support(self):
+        return _Grid(self.top)
+
+    @property
+    def mean(self) -> Tensor:
+        values = torch.linspace(0, 1, self._num_events, dtype=self.logits.dtype, device=self.logits.device)
+        return self.probs @ values
+
+    def expand(self, batch_shape, _instance=None):
+        batch_shape = torch.Size(batch_shape)
+        return _GreyLevels(logits=self.logits.expand((*batch_shape, self._num_events)))
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+        return super().sample(sample_shape).to(self.logits.dtype) / self.top
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        index = (value * self.top).round().long().unsqueeze(-1)
+        batch = torch.broadcast_shapes(index.shape[:-1], self.batch_shape)
+        return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
+
+
+class _Grid(constraints.Constraint):
+    """Multiples of 1/top from 0 to 1, to within float32 rounding."""
+
+    is_discrete = True
+    event_dim = 0
+
+    def __init__(self, top: int):
+        self.top = top
+
+    def check(self, value: Tensor) -> Tensor:
+        level = value * self.top
+        return ((level - level.round()).abs() < 1e-3) & (level > -0.5) & (level < self.top + 0.5)
+
+    def __repr__(self) -> str:
+        return f"multiples of 1/{self.top} from 0 to 1"

@@ -1,0 +1,91 @@
+"""Convolutional networks for small square images, (..., H, W), that take any leading dimensions."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ppvae.nn.mlp import flatten_event
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions and a linear layer: (..., H, W) -> (..., out_features).
+
+    Args:
+        image_shape: (H, W); each stage halves it, so both must be multiples of 2 ** len(channels).
+        channels: output channels of the stages (4x4 kernels, stride 2).
+        out_features: length of the output.
+        activation: constructor of the nonlinearity.
+    """
+
+    def __init__(self, image_shape: Sequence[int], channels: Sequence[int], out_features: int, activation=nn.ReLU):
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        height, width = _reduced(self.image_shape, len(channels))
+        stages: list[nn.Module] = []
+        for fan_in, fan_out in zip([1, *channels], channels, strict=False):
+            stages += [nn.Conv2d(fan_in, fan_out, 4, stride=2, padding=1), activation()]
+        self.layers = nn.Sequential(*stages, nn.Flatten(), nn.Linear(channels[-1] * height * width, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return over_images(self.layers, x, self.image_shape)
+
+
+class ConvDecoder(nn.Module):
+    """A linear layer and transposed convolutions: (..., in_features) -> (..., H, W).
+
+    Args mirror :class:`ConvEncoder`; ``channels`` run from the code to the image.
+    """
+
+    def __init__(self, in_features: int, channels: Sequence[int], image_shape: Sequence[int], activation=nn.ReLU):
+        super().__init__()
+        self.in_features, self.image_shape = in_features, tuple(image_shape)
+        height, width = _reduced(self.image_shape, len(channels))
+        stages: list[nn.Module] = [
+            nn.Linear(in_features, channels[0] * height * width),
+            nn.Unflatten(-1, (channels[0], height, width)),
+        ]
+        for fan_in, fan_out in zip(channels, [*channels[1:], 1], strict=True):
+            stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
+        self.layers = nn.Sequential(*stages)
+
+    def forward(self, z: Tensor) -> Tensor:
+        flat = flatten_event(z, (self.in_features,)).reshape(-1, self.in_features)
+        return self.layers(flat).reshape(*z.shape[:-1], *self.image_shape)
+
+
+class ConvClassifier(nn.Module):
+    """Four batch-normalised 3x3 convolutions, dropout, a linear layer: (..., H, W) -> (..., num_classes) logits.
+
+    Args:
+        image_shape: (H, W), multiples of 4.
+        num_classes: number of classes.
+        width: channels of the first stage; the others have 2, 2 and 4 times as many.
+        dropout: probability that a feature is dropped before the linear layer.
+    """
+
+    def __init__(self, image_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5):
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        height, width_ = _reduced(self.image_shape, 2)
+        channels = [1, width, 2 * width, 2 * width, 4 * width]
+        stages: list[nn.Module] = []
+        for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 1, 2, 1), strict=False):
+            stages += [nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()]
+        features = channels[-1] * height * width_
+        self.layers = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return over_images(self.layers, x, self.image_shape)
+
+
+def over_images(layers: nn.Module, x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
+    """Apply layers that take (N, 1, H, W) to (..., H, W), and restore what stood before the image."""
+    leading = flatten_event(x, image_shape).shape[:-1]
+    return layers(x.reshape(-1, 1, *image_shape)).reshape(*leading, -1)
+
+
+def _reduced(image_shape: tuple[int, ...], halvings: int) -> tuple[int, int]:
+    factor = 2**halvings
+    if len(image_shape) != 2 or any(length % factor or not length for length in image_shape):
+        raise ValueError(f"expected (H, W), both multiples of {factor}, got {image_shape}; use fewer stages")
+    return image_shape[0] // factor, image_shape[1] // factor

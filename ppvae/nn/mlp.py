@@ -1,0 +1,94 @@
+"""Fully connected networks, with or without a class label beside the input."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Fully connected network: (..., *in_shape) -> (..., *out_shape).
+
+    Args:
+        in_shape: event shape of the input, or its length.
+        hidden: widths of the hidden layers; empty for a linear map.
+        out_shape: event shape of the output, or its length.
+        activation: constructor of the nonlinearity after each hidden layer.
+    """
+
+    def __init__(self, in_shape, hidden: Sequence[int], out_shape, activation=nn.ReLU):
+        super().__init__()
+        self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
+        widths = [math.prod(self.in_shape), *hidden, math.prod(self.out_shape)]
+        self.layers = _linear_layers(widths, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unflatten(self.layers(flatten_event(x, self.in_shape)), self.out_shape)
+
+
+class LabelledLinear(nn.Module):
+    """W x + V[y] + b, the first layer on [x, one-hot(y)], which multiplies x once for all classes.
+
+    Args:
+        in_features: length of x.
+        num_classes: number of classes of y.
+        out_features: length of the output.
+
+    ``x`` has shape (..., in_features) and ``y`` any shape that broadcasts with x's leading dimensions: with y
+    of shape (C, 1, 1) over all C classes the product W x is still computed once.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, out_features: int):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.embedding = nn.Embedding(num_classes, out_features)
+        # nn.Linear's own range for the concatenated input, so that the layer is the usual one.
+        bound = (in_features + num_classes) ** -0.5
+        for weight in (self.linear.weight, self.linear.bias, self.embedding.weight):
+            nn.init.uniform_(weight, -bound, bound)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.linear(x) + self.embedding(y)
+
+
+class LabelledMLP(nn.Module):
+    """Fully connected network of x and a class: (..., *in_shape), (...) -> (..., *out_shape).
+
+    Args as for :class:`MLP`; ``num_classes`` is the number of classes of y. At least one hidden layer.
+    """
+
+    def __init__(self, in_shape, num_classes: int, hidden: Sequence[int], out_shape, activation=nn.ReLU):
+        super().__init__()
+        if not hidden:
+            raise ValueError("expected at least one hidden layer, got none: y would only shift the output")
+        self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
+        self.first = LabelledLinear(math.prod(self.in_shape), num_classes, hidden[0])
+        self.rest = nn.Sequential(activation(), *_linear_layers([*hidden, math.prod(self.out_shape)], activation))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return unflatten(self.rest(self.first(flatten_event(x, self.in_shape), y)), self.out_shape)
+
+
+def as_shape(shape) -> tuple[int, ...]:
+    """An event shape from a length or a sequence of lengths."""
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def flatten_event(x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+    """(..., *event_shape) -> (..., product of event_shape)."""
+    if tuple(x.shape[x.dim() - len(event_shape) :]) != event_shape:
+        raise ValueError(f"expected an input of shape (..., {', '.join(map(str, event_shape))}), got {tuple(x.shape)}")
+    return x.flatten(x.dim() - len(event_shape)) if len(event_shape) > 1 else x
+
+
+def unflatten(output: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+    """(..., product of event_shape) -> (..., *event_shape)."""
+    return output.unflatten(-1, event_shape) if len(event_shape) > 1 else output
+
+
+def _linear_layers(widths: Sequence[int], activation) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), activation()]
+    return nn.Sequential(*layers[:-1])
