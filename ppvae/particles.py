@@ -198,19 +198,20 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     )
 
 
-def distribution_at(guide, name: str, x: Tensor) -> Distribution:
+def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Distribution:
     """The guide's distribution at one site, q(name | x); the guide is run no further than there.
 
     Batch shape (B,). Raises ContractError if the guide has no such site.
     """
     try:
-        with poutine.block(), _StopAt(name):
-            guide(x)
+        with _StopAt(name):
+            guide(x, y)
     except _Reached as reached:
         return reached.distribution
+    given = "without labels" if y is None else "with labels"
     raise ContractError(
-        f"expected a guide that draws site {name!r} when called without labels; it draws none. "
-        'Add `pyro.sample("y", Categorical(...))` to it, or use an objective that needs no labels'
+        f"expected a guide that draws site {name!r} when it is called {given}; it draws none. For labels, add "
+        '`pyro.sample("y", Categorical(...))` where none are given, or use an objective that needs no labels'
     )
 
 

@@ -1,0 +1,104 @@
+"""A data set in memory, on the training device, read by index."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ppvae.errors import DataError
+
+Binarization = Literal["dynamic", "fixed", "none"]
+BINARIZATIONS: tuple[Binarization, ...] = ("dynamic", "fixed", "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Data x and, where there are any, labels y.
+
+    Args:
+        x: shape (N, *event_shape). uint8 is read as grey values 0..255 and given out as floats in [0, 1]; a
+            floating tensor is given out as it is.
+        y: labels, long, shape (N,), -1 where unknown; None where there are none.
+        num_classes: number of classes of y.
+        binarization: "dynamic" draws each pixel anew, with probability its grey value, whenever a row is
+            read; "fixed" did so once (:meth:`binarized`); "none" gives grey values.
+        name: what tables and reports call the data.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    num_classes: int | None = None
+    binarization: Binarization = "none"
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        if self.x.dim() < 2 or len(self.x) == 0:
+            raise DataError(f"expected data of shape (N, *event_shape) with N >= 1, got {tuple(self.x.shape)}")
+        if self.x.dtype != torch.uint8 and not self.x.is_floating_point():
+            raise DataError(f"expected uint8 grey values or floating data, got {self.x.dtype}; convert x first")
+        if self.binarization not in BINARIZATIONS:
+            raise DataError(f"expected binarization to be one of {BINARIZATIONS}, got {self.binarization!r}")
+        if self.y is not None:
+            _check_labels(self.y, len(self.x), self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.x.shape[1:])
+
+    def rows(self, index) -> Tensor:
+        """The data at ``index`` (a slice or an index tensor) as floats, binarized if dynamic."""
+        x = self.grey(index)
+        return torch.bernoulli(x) if self.binarization == "dynamic" else x
+
+    def grey(self, index) -> Tensor:
+        """The data at ``index`` as floats, before dynamic binarization."""
+        x = self.x[index]
+        return x / 255 if x.dtype == torch.uint8 else x
+
+    def labels(self, index) -> Tensor | None:
+        return None if self.y is None else self.y[index]
+
+    def take(self, index) -> "Dataset":
+        """The rows at ``index``, as a data set."""
+        return replace(self, x=self.x[index], y=self.labels(index))
+
+    def to(self, device) -> "Dataset":
+        """The same data on another device."""
+        return replace(self, x=self.x.to(device), y=None if self.y is None else self.y.to(device))
+
+    def unlabelled(self) -> "Dataset":
+        """The same data without labels."""
+        return replace(self, y=None)
+
+    def binarized(self, seed: int) -> "Dataset":
+        """Each pixel drawn once, by ``seed``, with probability its grey value: fixed binary data."""
+        if self.x.dtype != torch.uint8:
+            raise DataError(f"expected uint8 grey values to binarize, got {self.x.dtype}")
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.stack([torch.bernoulli(x / 255, generator=generator).byte() for x in self.x.cpu().split(1)])
+        return replace(self, x=draws.reshape(self.x.shape).mul(255).to(self.x.device), binarization="fixed")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Training, validation and test part of one data set."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+
+def _check_labels(y: Tensor, rows: int, num_classes: int | None) -> None:
+    if y.shape != (rows,) or y.dtype != torch.long:
+        raise DataError(
+            f"expected labels to be a long tensor of shape ({rows},), got {y.dtype} of {tuple(y.shape)}"
+        )
+    top = "the number of classes less 1" if num_classes is None else num_classes - 1
+    if y.min() < -1 or (num_classes is not None and y.max() >= num_classes):
+        raise DataError(
+            f"expected labels from 0 to {top}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
+        )

@@ -1,0 +1,49 @@
+"""What the guide says of a datum: its class, its code."""
+
+import torch
+from torch import Tensor
+
+from ppvae.contract import evaluating
+from ppvae.data import Dataset
+from ppvae.isolation import isolated
+from ppvae.particles import LABEL, distribution_at
+
+ROWS = 1000  # data evaluated at once
+
+
+def predict(guide, x: Tensor) -> Tensor:
+    """q(y | x) of each datum, shape (B, C), in evaluation mode."""
+    return torch.cat([_in_evaluation(guide, LABEL, part).probs for part in x.split(ROWS)])
+
+
+def accuracy(guide, data: Dataset) -> float:
+    """Share of the rows whose most probable class is their label.
+
+    Rows of dynamically binarized data are taken at their most probable binarization (grey value above a
+    half), so that the score has no randomness of its own.
+    """
+    if data.y is None or (data.y < 0).any():
+        raise ValueError("expected data whose labels are all known, got unknown ones; use the test split")
+    x = data.grey(slice(None))
+    if data.binarization == "dynamic":
+        x = (x > 0.5).to(x.dtype)
+    return (predict(guide, x).argmax(-1) == data.y).double().mean().item()
+
+
+def features(guide, x: Tensor, y: Tensor | None = None, site: str = "z") -> Tensor:
+    """Posterior means E q(site | x, y), shape (B, latent_dim): what M1 gives to M2.
+
+    Args:
+        guide: a guide that draws ``site``, in evaluation mode here.
+        x: data, shape (B, *event_shape).
+        y: labels, shape (B,), all known, for a guide that depends on them.
+    """
+    labels = [None] * len(x) if y is None else y.split(ROWS)
+    means = [_in_evaluation(guide, site, part, label).mean for part, label in zip(x.split(ROWS), labels, strict=False)]
+    return torch.cat(means)
+
+
+@torch.no_grad()
+def _in_evaluation(guide, site: str, x: Tensor, y: Tensor | None = None):
+    with evaluating(guide), isolated(guide):
+        return distribution_at(guide, site, x, y)

@@ -1,0 +1,151 @@
+"""log p(x) by importance sampling from the guide, with what is needed to judge it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyro
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from ppvae.contract import check_pair, check_support, evaluating
+from ppvae.evaluation.pareto import pareto_khat
+from ppvae.isolation import isolated
+from ppvae.particles import OBSERVED, replay
+
+KHAT_LIMIT = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class LogMarginal:
+    """Estimates of log p(x) of B data from K weights w_k = p(x, z_k) / q(z_k | x) each; in nats.
+
+    Attributes:
+        value: log 1/K sum_k w_k, shape (B,). Its expectation is a lower bound of log p(x) (the K-particle
+            importance-weighted bound), and it is consistent as K grows.
+        standard_error: of ``value`` by the delta method, sd(w) / (mean(w) sqrt(K)), shape (B,). Believe it only
+            where ``khat`` is below 0.7.
+        ess: effective sample size (sum w)^2 / sum w^2, from 1 to K, shape (B,).
+        khat: Pareto shape of the weights' tail, shape (B,).
+        num_particles: K.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    ess: Tensor
+    khat: Tensor
+    num_particles: int
+    _relative_log_weight: Tensor | None = None  # log w - value, float32, (K, B)
+
+    @property
+    def mean(self) -> float:
+        """Mean of ``value`` over the data: minus the negative log likelihood of tables."""
+        return self.value.mean().item()
+
+    @property
+    def mean_standard_error(self) -> float:
+        """Monte Carlo standard error of :attr:`mean` for these data (not their sampling error)."""
+        return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
+
+    @property
+    def khat_above_limit(self) -> float:
+        """Share of the data whose k-hat is above 0.7."""
+        return (self.khat > KHAT_LIMIT).double().mean().item()
+
+    def bound(self, k: int) -> Tensor:
+        """The k-particle importance-weighted bound of each datum, shape (B,), for any k from 1 to K.
+
+        Mean of log 1/k sum w over the K // k disjoint groups of k weights: unbiased for the bound.
+        """
+        if not 1 <= k <= self.num_particles:
+            raise ValueError(f"expected k from 1 to num_particles={self.num_particles}, got {k}")
+        if k == self.num_particles:
+            return self.value
+        if self._relative_log_weight is None:
+            raise ValueError(f"expected k={self.num_particles}, got {k}; call log_marginal with keep_weights=True")
+        groups = self.num_particles // k
+        weights = self._relative_log_weight[: groups * k].double().reshape(groups, k, -1)
+        return self.value + (weights.logsumexp(1) - math.log(k)).mean(0)
+
+    def __repr__(self) -> str:
+        return (
+            f"LogMarginal(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} data, "
+            f"{self.num_particles} particles, median ess {self.ess.median():.1f}, "
+            f"k-hat > {KHAT_LIMIT} in {self.khat_above_limit:.1%})"
+        )
+
+
+def log_marginal(
+    model,
+    guide,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    num_particles: int = 1000,
+    chunk: int = 1000,
+    seed: int = 0,
+    keep_weights: bool = True,
+    progress: bool = False,
+) -> LogMarginal:
+    """Estimate log p(x) (log p(x, y) where y is known) of each datum with the guide as importance sampler.
+
+    Args:
+        model: generative model.
+        guide: its guide; discrete sites are summed exactly inside each weight.
+        x: data, shape (B, *event_shape).
+        y: labels, shape (B,), -1 where unknown; or None.
+        num_particles: weights per datum, K.
+        chunk: pairs of a particle and a datum (times the enumerated values) that are evaluated at once: the
+            bound on the memory of the pass. About a thousand stays in a CPU's cache.
+        seed: of the draws; the caller's own random state is left alone.
+        keep_weights: keep 4 bytes for each particle of each datum, so that ``bound(k)`` works for every k.
+        progress: show a progress bar.
+
+    The pair is put in evaluation mode. Weights are computed in the pair's type and summed in float64.
+
+    Source: Burda, Grosse and Salakhutdinov 2016 (estimator); Vehtari et al. 2024 (k-hat).
+    """
+    if num_particles < 1 or chunk < 1:
+        raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
+    x, y = _beside(model, x), None if y is None else _beside(model, y)
+    check_pair(model, guide, x[:4], None if y is None else y[:4])
+    fork = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
+    with torch.no_grad(), evaluating(model, guide), isolated(model, guide), fork, pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        pairs = max(1, chunk // _inspect(model, guide, x, y))
+        rows = max(1, pairs // num_particles)
+        blocks = range(0, len(x), rows)
+        parts = [
+            _block(model, guide, x[i : i + rows], None if y is None else y[i : i + rows], num_particles, pairs, keep_weights)
+            for i in (track(blocks, "log p(x)") if progress else blocks)
+        ]
+    columns = [None if part[0] is None else torch.cat(part, -1) for part in zip(*parts, strict=True)]
+    return LogMarginal(*columns[:4], num_particles, columns[4])
+
+
+def _beside(model, x: Tensor) -> Tensor:
+    parameter = next(model.parameters(), None)
+    return x if parameter is None else x.to(parameter.device)
+
+
+def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:
+    """Check all of x against the likelihood's support; the number of enumerated values per particle."""
+    particles = replay(model, guide, x[:1], None if y is None else y[:1])
+    check_support(particles.model[OBSERVED].distribution, x)
+    return max(site.log_prob.numel() for site in particles.model.values())
+
+
+def _block(model, guide, x, y, num_particles: int, pairs: int, keep_weights: bool) -> tuple[Tensor | None, ...]:
+    step = max(1, min(num_particles, pairs // len(x)))
+    chunks = [
+        replay(model, guide, x, y, min(step, num_particles - start)).log_weight.double().cpu()
+        for start in range(0, num_particles, step)
+    ]
+    log_weight = torch.cat(chunks)
+    total = log_weight.logsumexp(0)
+    value = total - math.log(num_particles)
+    ess = (2 * total - (2 * log_weight).logsumexp(0)).exp()
+    spread = (1 / ess - 1 / num_particles).clamp(min=0) * num_particles / max(num_particles - 1, 1)
+    khat = torch.from_numpy(pareto_khat(np.ascontiguousarray(log_weight.T.numpy())))
+    return value, spread.sqrt(), ess, khat, (log_weight - value).float() if keep_weights else None

@@ -1,0 +1,34 @@
+"""Pareto k-hat of importance weights, through ArviZ (0.x and 1.x)."""
+
+import numpy as np
+
+
+def pareto_khat(log_weight: np.ndarray) -> np.ndarray:
+    """Shape of the generalised Pareto distribution fitted to the largest weights of each row.
+
+    Args:
+        log_weight: log importance weights, shape (..., K).
+
+    Returns an array of shape (...). Below 0.7 the estimate of a mean can be relied upon; above it, its
+    error bars cannot. NaN where K is below 25: then the tail has under five weights.
+
+    Source: Vehtari et al. 2024, "Pareto Smoothed Importance Sampling".
+    """
+    if log_weight.shape[-1] < 25:
+        return np.full(log_weight.shape[:-1], np.nan)
+    flat = log_weight.reshape(-1, log_weight.shape[-1])
+    equal = np.ptp(flat, axis=-1) < 1e-10  # the exact posterior: no tail to fit, and nothing to fear
+    khat = np.full(len(flat), -np.inf)
+    if not equal.all():
+        khat[~equal] = _psis(flat[~equal])
+    return khat.reshape(log_weight.shape[:-1])
+
+
+def _psis(log_weight: np.ndarray) -> np.ndarray:
+    try:
+        from arviz_stats.base import array_stats  # ArviZ 1.x takes minus the log weights
+    except ImportError:
+        from arviz import psislw  # ArviZ 0.x takes the log weights, and changes what it is given
+
+        return np.atleast_1d(psislw(log_weight.copy())[1])
+    return np.atleast_1d(array_stats.psislw(-log_weight, axis=-1)[1])

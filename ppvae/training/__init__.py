@@ -1,0 +1,6 @@
+"""Training: the one loop, its checkpoints and its run folder."""
+
+from ppvae.training.checkpoint import load_checkpoint
+from ppvae.training.loop import FitResult, adam, fit
+
+__all__ = ["FitResult", "adam", "fit", "load_checkpoint"]

@@ -1,0 +1,315 @@
+"""The training loop: the only one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppvae.contract import check_pair, evaluating
+from ppvae.data import Dataset
+from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
+from ppvae.isolation import isolated
+from ppvae.training import checkpoint
+from ppvae.training.batches import Batches, Part
+from ppvae.training.device import resolve_device
+from ppvae.training.progress import ProgressReport
+from ppvae.training.run_folder import RunFolder
+from ppvae.training.signals import StopRequest, stop_on_signals
+
+CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+
+
+def adam(lr: float = 1e-3, **options) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
+    """Constructor of Adam with its update fused into one kernel."""
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr, fused=True, **options)
+
+
+@dataclass
+class FitResult:
+    """What :func:`fit` gives back; the pair itself is trained in place.
+
+    Attributes:
+        metrics: one dictionary an epoch: epoch, step, seconds, loss, validation_loss and what ``evaluate`` gave.
+            Losses are means per datum, in nats.
+        run_dir: the run folder, if there is one.
+    """
+
+    metrics: list[dict] = field(default_factory=list)
+    run_dir: Path | None = None
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    objective,
+    data: Dataset | Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    labelled_per_step: int = 100,
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    schedule: Callable[[int], float] | None = None,
+    train_model: bool = True,
+    validation: Dataset | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> FitResult:
+    """Train a pair.
+
+    Args:
+        model: generative model, called ``model(x, y)``.
+        guide: guide, called ``guide(x, y)``.
+        objective: an objective of ppvae, or any ``pyro.infer.ELBO`` such as ``Trace_ELBO()``.
+        data: a :class:`~ppvae.data.Dataset`, or a floating tensor of shape (N, *event_shape).
+        epochs: passes over the data (over its unlabelled rows, where it is partially labelled).
+        batch_size: rows a step (unlabelled rows, where the data is partially labelled).
+        labelled_per_step: labelled rows beside the unlabelled ones in each step, at most.
+        optimizer: parameters -> torch optimizer; ``adam(1e-3)`` if None.
+        schedule: step -> factor on the learning rate.
+        train_model: False freezes the model and trains the guide alone.
+        validation: data on which the loss is taken after each epoch, in evaluation mode with fixed random
+            numbers; ``best.safetensors`` is the epoch where it was lowest.
+        evaluate: called after each epoch, in evaluation mode without gradients; its numbers join the metrics.
+        run_dir: folder for configuration, metrics and checkpoints; None writes nothing.
+        resume: go on from the folder's last checkpoint, to the same numbers as an uninterrupted run.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+        seed: of the order of the data and of all sampling; the caller's own random state is left alone.
+        progress: show a progress bar.
+
+    Raises ContractError where pair or data break the contract, NonFiniteLossError where the loss turns NaN or
+    infinite, Interrupted on SIGINT or SIGTERM (with a run folder, after a checkpoint was written), and
+    CheckpointError where a checkpoint is damaged or of another run.
+    """
+    if epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    device = resolve_device(device)
+    data = (data if isinstance(data, Dataset) else Dataset(data)).to(device)
+    validation = None if validation is None else validation.to(device)
+    model.to(device)
+    guide.to(device)
+    _check_data(model, guide, data)
+    batches = Batches(data, batch_size, labelled_per_step, seed)
+    config = _config(model, guide, objective, data, batches, train_model, seed)
+    folder = RunFolder(run_dir, resume, config)
+    with ExitStack() as stack:
+        stack.enter_context(_frozen(model, not train_model))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(pyro.validation_enabled(False))  # the pair was checked; checks wait for the device
+        stack.enter_context(isolated(model, guide))
+        request = stack.enter_context(stop_on_signals(folder.path is not None))
+        report = stack.enter_context(ProgressReport(epochs, len(batches), progress))
+        run = _Run(model, guide, objective, batches, folder, optimizer or adam(), schedule)
+        run.begin(seed)
+        while run.epoch < epochs:
+            run.train_epoch(request, report)
+            run.finish_epoch(lambda: _evaluate(run, validation, evaluate, batch_size, seed), report)
+    return FitResult(run.metrics, folder.path)
+
+
+class _Run:
+    """The state of a run: all that a checkpoint holds."""
+
+    def __init__(self, model, guide, objective, batches: Batches, folder: RunFolder, optimizer, schedule):
+        self.model, self.guide, self.objective = model, guide, objective
+        self.batches, self.folder, self.schedule = batches, folder, schedule
+        self.modules = {"model": model, "guide": guide}
+        trainable = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        if not trainable:
+            raise ContractError(
+                "expected a parameter to train, got none; with train_model=False the guide must have some"
+            )
+        self.optimizer = optimizer(trainable)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.device = batches.data.x.device
+        self.epoch, self.step_in_epoch, self.best = 0, 0, float("inf")
+        self.seconds = 0.0
+        self.loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.metrics: list[dict] = []
+
+    @property
+    def step(self) -> int:
+        return self.epoch * len(self.batches) + self.step_in_epoch
+
+    def begin(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        if self.folder.resumed:
+            self._load()
+        else:
+            self.save()  # so that there is a good checkpoint whatever the first epoch brings
+
+    def train_epoch(self, request: StopRequest, report: ProgressReport) -> None:
+        started = time.perf_counter()
+        for parts in self.batches.epoch(self.epoch, start=self.step_in_epoch):
+            self._set_rates()
+            self.loss_sum += train_step(self.objective, self.model, self.guide, parts, self.optimizer)
+            self.step_in_epoch += 1
+            report.advance()
+            if self.step_in_epoch % CHECK_EVERY == 0:
+                report.loss(self.mean_loss())
+            if request:
+                self.seconds += time.perf_counter() - started
+                self._stop(request)
+        self.seconds += time.perf_counter() - started
+
+    def finish_epoch(self, evaluate: Callable[[], dict], report: ProgressReport) -> None:
+        loss = self.mean_loss()
+        self._check_parameters()
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.loss_sum.zero_()
+        row = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3), "loss": loss, **evaluate()}
+        self.metrics.append(row)
+        self.folder.append_metrics(row)
+        improved = row.get("validation_loss", float("inf")) < self.best
+        self.best = min(self.best, row.get("validation_loss", float("inf")))
+        self.save()
+        if improved:
+            self.save(best=True)
+        report.epoch(row)
+
+    def mean_loss(self) -> float:
+        """Mean loss per datum of the epoch so far. Raises NonFiniteLossError."""
+        loss = self.loss_sum.item() / max(self.step_in_epoch, 1)
+        if not torch.isfinite(torch.tensor(loss)):
+            raise NonFiniteLossError(
+                f"the loss turned {loss} within the {CHECK_EVERY} steps before step {self.step} (epoch "
+                f"{self.epoch + 1}); {self._kept()}. Lower the learning rate, or look for extreme data"
+            )
+        return loss
+
+    def save(self, best: bool = False) -> None:
+        values = {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "best": self.best if self.best < float("inf") else None,
+            "seconds": self.seconds,
+        }
+        tensors = {
+            **checkpoint.module_tensors(self.modules),
+            **checkpoint.optimizer_tensors(self.optimizer),
+            "run/loss_sum": self.loss_sum,
+            "run/rng_cpu": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            tensors["run/rng_cuda"] = torch.cuda.get_rng_state(self.device)
+        self.folder.save(tensors, values, best)
+
+    def _load(self) -> None:
+        tensors, values = checkpoint.read(self.folder.last)
+        checkpoint.load_modules(tensors, self.modules, self.folder.last)
+        checkpoint.load_optimizer(tensors, self.optimizer)
+        self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
+        self.best = float("inf") if values["best"] is None else values["best"]
+        self.seconds = values["seconds"]
+        self.loss_sum.copy_(tensors["run/loss_sum"])
+        self.metrics = self.folder.metrics(self.epoch)
+        torch.set_rng_state(tensors["run/rng_cpu"])
+        if self.device.type == "cuda" and "run/rng_cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["run/rng_cuda"], self.device)
+
+    def _set_rates(self) -> None:
+        if self.schedule is not None:
+            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * self.schedule(self.step)
+
+    def _stop(self, request: StopRequest) -> None:
+        self.mean_loss()
+        self._check_parameters()
+        self.save()
+        raise Interrupted(
+            f"stopped by {request.signal_name} at step {self.step} (epoch {self.epoch + 1}); {self._kept()}. "
+            "Resume with resume=True (--resume)",
+            request.signal_number,
+        )
+
+    def _check_parameters(self) -> None:
+        for role, module in self.modules.items():
+            for name, parameter in module.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    raise NonFiniteLossError(
+                        f"parameter {name!r} of the {role} turned NaN or infinite before step {self.step}; "
+                        f"{self._kept()}. Lower the learning rate"
+                    )
+
+    def _kept(self) -> str:
+        return "no run folder was given, so nothing was saved" if self.folder.path is None else f"{self.folder.last} is kept"
+
+
+def train_step(objective, model, guide, parts: list[Part], optimizer: torch.optim.Optimizer) -> Tensor | float:
+    """One step on the mean loss per datum over all parts; gives that loss, without waiting for the device."""
+    rows = sum(len(part[0]) for part in parts)
+    optimizer.zero_grad(set_to_none=True)
+    if hasattr(objective, "differentiable_loss"):
+        loss = sum(objective.differentiable_loss(model, guide, *part) for part in parts) / rows
+        loss.backward()
+        loss = loss.detach()
+    else:  # some of Pyro's own, RenyiELBO for one, offer the sum's gradient only
+        loss = sum(objective.loss_and_grads(model, guide, *part) for part in parts) / rows
+        for group in optimizer.param_groups:
+            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], rows)
+    optimizer.step()
+    return loss
+
+
+def mean_loss(objective, model, guide, data: Dataset, batch_size: int) -> float:
+    """The objective's mean loss per datum over a data set, in nats."""
+    total = 0.0
+    for parts in Batches(data, batch_size).epoch(0):
+        total += float(sum(objective.loss(model, guide, *part) for part in parts)) / sum(len(p[0]) for p in parts)
+    return total / len(Batches(data, batch_size))
+
+
+def _evaluate(run: _Run, validation: Dataset | None, evaluate, batch_size: int, seed: int) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    devices = [run.device] if run.device.type == "cuda" else []
+    with torch.no_grad(), evaluating(run.model, run.guide), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        if validation is not None:
+            numbers["validation_loss"] = mean_loss(run.objective, run.model, run.guide, validation, batch_size)
+        if evaluate is not None:
+            numbers.update(evaluate())
+    return numbers
+
+
+def _check_data(model, guide, data: Dataset) -> None:
+    few = slice(0, 4)
+    y = data.labels(few)
+    check_pair(model, guide, data.rows(few), y)
+    if data.x.is_floating_point() and not torch.isfinite(data.x).all():
+        row = int((~torch.isfinite(data.x)).flatten(1).any(1).nonzero()[0])
+        raise ContractError(f"expected finite data, got NaN or infinity first in row {row}")
+
+
+def _config(model, guide, objective, data: Dataset, batches: Batches, train_model: bool, seed: int) -> dict:
+    return {
+        "model": type(model).__name__,
+        "guide": type(guide).__name__,
+        "objective": type(objective).__name__,
+        "data": data.name,
+        "rows": len(data),
+        "binarization": data.binarization,
+        "batch_size": batches.batch_size,
+        "labelled_per_step": batches.labelled_per_step,
+        "train_model": train_model,
+        "seed": seed,
+    }
+
+
+@contextmanager
+def _frozen(module: nn.Module, active: bool) -> Iterator[None]:
+    trainable = [p for p in module.parameters() if p.requires_grad] if active else []
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
