@@ -1,7 +1,8 @@
 """A bench for amortized inference in Pyro: pick a model, a guide and an objective, each on its own."""
 
 from ppvae.contract import Guide, Model, check_pair
-from ppvae.evaluation import LogMarginal, accuracy, features, log_marginal, predict
+from ppvae.errors import CheckpointError, ContractError, DataError, Interrupted, NonFiniteLossError, PpvaeError
+from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
 from ppvae.objectives import ELBO, IWAE, Objective, SemiSupervised
 from ppvae.particles import Particles, draw
 from ppvae.training import FitResult, adam, fit, load_checkpoint
@@ -9,17 +10,24 @@ from ppvae.training import FitResult, adam, fit, load_checkpoint
 __all__ = [
     "ELBO",
     "IWAE",
+    "CheckpointError",
+    "ContractError",
+    "DataError",
     "FitResult",
     "Guide",
+    "Interrupted",
     "LogMarginal",
     "Model",
+    "NonFiniteLossError",
     "Objective",
     "Particles",
+    "PpvaeError",
     "SemiSupervised",
     "accuracy",
     "adam",
     "check_pair",
     "draw",
+    "evaluate_loss",
     "features",
     "fit",
     "load_checkpoint",

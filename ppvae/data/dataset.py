@@ -62,6 +62,11 @@ class Dataset:
     def labels(self, index) -> Tensor | None:
         return None if self.y is None else self.y[index]
 
+    def rows_by_label(self) -> tuple[Tensor, Tensor]:
+        """Indices, on the CPU, of the rows whose label is known and of those whose label is not."""
+        known = torch.zeros(len(self), dtype=torch.bool) if self.y is None else (self.y >= 0).cpu()
+        return known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+
     def take(self, index) -> "Dataset":
         """The rows at ``index``, as a data set."""
         return replace(self, x=self.x[index], y=self.labels(index))

@@ -1,7 +1,8 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes."""
 
 from ppvae.evaluation.labels import accuracy, features, predict
+from ppvae.evaluation.loss import evaluate_loss
 from ppvae.evaluation.marginal import LogMarginal, log_marginal
 from ppvae.evaluation.pareto import pareto_khat
 
-__all__ = ["LogMarginal", "accuracy", "features", "log_marginal", "pareto_khat", "predict"]
+__all__ = ["LogMarginal", "accuracy", "evaluate_loss", "features", "log_marginal", "pareto_khat", "predict"]

@@ -1,6 +1,7 @@
 """Networks: tensors in, tensors out, any leading dimensions; no Pyro in here."""
 
+from ppvae.nn.augmentation import RandomAffine
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
 from ppvae.nn.mlp import MLP, LabelledLinear, LabelledMLP
 
-__all__ = ["MLP", "ConvClassifier", "ConvDecoder", "ConvEncoder", "LabelledLinear", "LabelledMLP"]
+__all__ = ["MLP", "ConvClassifier", "ConvDecoder", "ConvEncoder", "LabelledLinear", "LabelledMLP", "RandomAffine"]

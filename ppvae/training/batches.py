@@ -28,8 +28,7 @@ class Batches:
         if batch_size < 1 or labelled_per_step < 1:
             raise ValueError(f"expected batch sizes of at least 1, got {batch_size} and {labelled_per_step}")
         self.data, self.seed = data, seed
-        known = torch.zeros(len(data), dtype=torch.bool) if data.y is None else (data.y >= 0).cpu()
-        self._labelled, self._unlabelled = known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
+        self._labelled, self._unlabelled = data.rows_by_label()
         self._partial = bool(len(self._labelled)) and bool(len(self._unlabelled))
         self._main = self._unlabelled if len(self._unlabelled) else self._labelled
         self.batch_size = min(batch_size, len(self._main))

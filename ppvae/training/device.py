@@ -1,4 +1,7 @@
-"""Choosing a device."""
+"""Choosing a device, and saying what a run ran on."""
+
+import platform
+from importlib.metadata import version
 
 import torch
 
@@ -16,3 +19,15 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
             f"expected a CUDA device for device={str(device)!r}, found none; use device='cpu', or 'auto' to take what is there"
         )
     return chosen
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a reader of a result must know of the machine: device, cores, versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "hardware": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": version("pyro-ppl"),
+        "ppvae": version("ppvae"),
+    }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppvae.contract import check_pair, evaluating
 from ppvae.data import Dataset
 from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
+from ppvae.evaluation.loss import evaluate_loss
 from ppvae.isolation import isolated
 from ppvae.training import checkpoint
 from ppvae.training.batches import Batches, Part
@@ -111,7 +112,7 @@ def fit(
         run.begin(seed)
         while run.epoch < epochs:
             run.train_epoch(request, report)
-            run.finish_epoch(lambda: _evaluate(run, validation, evaluate, batch_size, seed), report)
+            run.finish_epoch(lambda: _evaluate(run, validation, evaluate, seed), report)
     return FitResult(run.metrics, folder.path)
 
 
@@ -259,21 +260,13 @@ def train_step(objective, model, guide, parts: list[Part], optimizer: torch.opti
     return loss
 
 
-def mean_loss(objective, model, guide, data: Dataset, batch_size: int) -> float:
-    """The objective's mean loss per datum over a data set, in nats."""
-    total = 0.0
-    for parts in Batches(data, batch_size).epoch(0):
-        total += float(sum(objective.loss(model, guide, *part) for part in parts)) / sum(len(p[0]) for p in parts)
-    return total / len(Batches(data, batch_size))
-
-
-def _evaluate(run: _Run, validation: Dataset | None, evaluate, batch_size: int, seed: int) -> dict[str, float]:
+def _evaluate(run: _Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
     numbers: dict[str, float] = {}
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.no_grad(), evaluating(run.model, run.guide), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         if validation is not None:
-            numbers["validation_loss"] = mean_loss(run.objective, run.model, run.guide, validation, batch_size)
+            numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, seed=seed)
         if evaluate is not None:
             numbers.update(evaluate())
     return numbers

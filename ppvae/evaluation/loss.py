@@ -1,0 +1,30 @@
+"""An objective's loss over a whole data set."""
+
+import pyro
+import torch
+
+from ppvae.contract import evaluating
+from ppvae.data import Dataset
+from ppvae.isolation import isolated
+
+
+def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0) -> float:
+    """Mean loss per datum, in nats, in evaluation mode; minus the bound, for a bound.
+
+    Args:
+        objective: an objective of ppvae or a ``pyro.infer.ELBO``.
+        model: generative model.
+        guide: its guide.
+        data: every row counts once; labels are used where they are known.
+        batch_size: rows evaluated at once.
+        seed: of binarization and draws; the caller's own random state is left alone.
+    """
+    fork = torch.random.fork_rng([data.x.device] if data.x.is_cuda else [])
+    total = torch.zeros((), dtype=torch.float64, device=data.x.device)
+    with torch.no_grad(), evaluating(model, guide), isolated(model, guide), fork, pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
+            for index in rows.split(batch_size) if len(rows) else ():
+                part = (data.rows(index), data.y[index]) if labelled else (data.rows(index),)
+                total += objective.loss(model, guide, *part)
+    return total.item() / len(data)

@@ -1,0 +1,81 @@
+"""Pictures of what a person would rather see than read. Each function returns a matplotlib ``Figure``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def learning_curves(metrics: Sequence[dict]) -> Figure:
+    """One panel for the losses (nats per datum), one for every other number that is followed by epoch."""
+    names = [name for name in metrics[-1] if name not in ("epoch", "step", "seconds")]
+    losses = [name for name in names if name.endswith("loss")]
+    others = [name for name in names if name not in losses]
+    figure = Figure(figsize=(5 * (1 + len(others)), 3.5), layout="constrained")
+    panels = figure.subplots(1, 1 + len(others), squeeze=False)[0]
+    for panel, group in zip(panels, [losses, *([name] for name in others)], strict=True):
+        for name in group:
+            rows = [row for row in metrics if name in row]
+            panel.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker=".", label=name)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel("loss, nats per datum" if group is losses else group[0])
+        panel.grid(alpha=0.3)
+        if len(group) > 1:
+            panel.legend()
+    return figure
+
+
+def image_grid(images: Tensor, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()) -> Figure:
+    """Grey images of shape (rows, columns, H, W), values in [0, 1]."""
+    rows, columns, height, width = images.shape
+    gap = 1
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap))
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (height + gap), column * (width + gap)
+            sheet[top : top + height, left : left + width] = images[row, column].detach().cpu().numpy()
+    figure = Figure(figsize=(0.6 * columns + 1, 0.6 * rows + 0.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([(width + gap) * i + width / 2 for i in range(len(column_labels))], column_labels)
+    axes.set_yticks([(height + gap) * i + height / 2 for i in range(len(row_labels))], row_labels)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Figure:
+    """Counts of (true class, predicted class); the shade is the share of the true class."""
+    counts = np.zeros((num_classes, num_classes), dtype=int)
+    np.add.at(counts, (true.cpu().numpy(), predicted.cpu().numpy()), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(0.5 * num_classes + 1, 0.5 * num_classes + 1), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row in range(num_classes):
+        for column in range(num_classes):
+            if counts[row, column]:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(num_classes))
+    axes.set_yticks(range(num_classes))
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    return figure
+
+
+def latent_space(codes: Tensor, labels: Tensor) -> Figure:
+    """The first two principal components of the codes (B, latent_dim), coloured by label."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2)
+    plane = pca.fit_transform(codes.detach().cpu().numpy())
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    points = axes.scatter(*plane.T, c=labels.cpu().numpy(), cmap="tab10", vmin=-0.5, vmax=9.5, s=5, linewidths=0)
+    figure.colorbar(points, ax=axes, ticks=range(10), label="class")
+    for axis, share, name in zip((axes.xaxis, axes.yaxis), pca.explained_variance_ratio_, ("first", "second"), strict=True):
+        axis.set_label_text(f"{name} principal component ({share:.0%} of the variance)")
+    return figure
