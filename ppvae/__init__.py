@@ -1,6 +1,7 @@
 """A bench for amortized inference in Pyro: pick a model, a guide and an objective, each on its own."""
 
 from ppvae.contract import Guide, Model, check_pair
+from ppvae.data import Dataset
 from ppvae.errors import CheckpointError, ContractError, DataError, Interrupted, NonFiniteLossError, PpvaeError
 from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
 from ppvae.objectives import ELBO, IWAE, Objective, SemiSupervised
@@ -13,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "ContractError",
     "DataError",
+    "Dataset",
     "FitResult",
     "Guide",
     "Interrupted",

@@ -81,8 +81,8 @@ class Categorical(Likelihood):
 class _BernoulliImage(dist.TorchDistribution):
     """Independent Bernoulli over the rightmost ``event_dim`` dimensions, summed as it is scored.
 
-    log p(x) = sum_d x_d l_d - softplus(l_d): the same numbers as ``Bernoulli(logits=l).to_event(n)`` with
-    fewer passes over what is, under enumeration, the largest tensor of a training step.
+    The numbers of ``Bernoulli(logits=l).to_event(n)``, without making shapes equal beforehand and with the
+    support that grey values need.
     """
 
     arg_constraints = {}  # noqa: RUF012 (any real logits)
@@ -119,7 +119,8 @@ class _BernoulliImage(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         value, logits = broadcast_all(value, self.logits)
-        return (value * logits - F.softplus(logits)).flatten(len(logits.shape) - len(self.event_shape)).sum(-1)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -cross_entropy.flatten(logits.dim() - len(self.event_shape)).sum(-1)
 
 
 class _GreyLevels(dist.Categorical):

@@ -52,7 +52,7 @@ class Dataset:
     def rows(self, index) -> Tensor:
         """The data at ``index`` (a slice or an index tensor) as floats, binarized if dynamic."""
         x = self.grey(index)
-        return torch.bernoulli(x) if self.binarization == "dynamic" else x
+        return (torch.rand_like(x) < x).to(x.dtype) if self.binarization == "dynamic" else x
 
     def grey(self, index) -> Tensor:
         """The data at ``index`` as floats, before dynamic binarization."""

@@ -1,7 +1,8 @@
 """Convolutional networks for small square images, (..., H, W), that take any leading dimensions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ppvae.nn.mlp import flatten_event
@@ -72,16 +73,18 @@ class ConvClassifier(nn.Module):
         for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 1, 2, 1), strict=False):
             stages += [nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()]
         features = channels[-1] * height * width_
-        self.layers = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, num_classes))
+        self.convolutions = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # faster on a CPU
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        return over_images(self.layers, x, self.image_shape)
+        return over_images(lambda images: self.head(self.convolutions(images)), x, self.image_shape)
 
 
-def over_images(layers: nn.Module, x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
+def over_images(layers: Callable[[Tensor], Tensor], x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     """Apply layers that take (N, 1, H, W) to (..., H, W), and restore what stood before the image."""
     leading = flatten_event(x, image_shape).shape[:-1]
-    return layers(x.reshape(-1, 1, *image_shape)).reshape(*leading, -1)
+    images = x.reshape(-1, 1, *image_shape).contiguous(memory_format=torch.channels_last)
+    return layers(images).reshape(*leading, -1)
 
 
 def _reduced(image_shape: tuple[int, ...], halvings: int) -> tuple[int, int]:

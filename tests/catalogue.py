@@ -1,0 +1,131 @@
+"""Every model, guide and objective by name. A new row here runs through all contract tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+import ppvae
+from ppvae.guides import CategoricalGuide, LabelGuide, LabelStyleGuide, MeanFieldGaussian
+from ppvae.likelihoods import Bernoulli, Categorical, Gaussian
+from ppvae.models import GaussianMixture, GaussianVAE, LinearGaussian, SemiSupervisedVAE
+from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
+
+BATCH, CLASSES, LATENT = 6, 4, 3
+IMAGE = (8, 8)
+
+
+class UserModel(PyroModule):
+    """A pair of a user's own: two latent sites, neither of them called z, nothing taken from ppvae."""
+
+    def __init__(self):
+        super().__init__(name="user_model")
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5))
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            shape = pyro.sample("shape", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            size = pyro.sample("size", dist.LogNormal(shape.sum(-1) * 0.1, 1.0))
+            mean = self.net(torch.cat([shape, size.unsqueeze(-1)], -1))
+            pyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
+
+
+class UserGuide(PyroModule):
+    def __init__(self):
+        super().__init__(name="user_guide")
+        self.net = nn.Linear(5, 6)
+
+    def forward(self, x, y=None):
+        loc, log_scale = self.net(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            shape = pyro.sample("shape", dist.Normal(loc[..., :2], log_scale[..., :2].exp()).to_event(1))
+            pyro.sample("size", dist.LogNormal(loc[..., 2] + 0.1 * shape.sum(-1), log_scale[..., 2].exp()))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model, a guide that fits it, and data to try them on; made anew in double precision."""
+
+    model: Callable[[], nn.Module]
+    guide: Callable[[], nn.Module]
+    data: Callable[[], Tensor]
+    labelled: bool = False
+    discrete_only: bool = False
+
+    def make(self, seed: int = 0) -> tuple[nn.Module, nn.Module, Tensor]:
+        torch.manual_seed(seed)
+        return self.model().double(), self.guide().double(), self.data().double()
+
+
+def binary() -> Tensor:
+    return torch.rand(BATCH, *IMAGE).bernoulli()
+
+
+def vectors() -> Tensor:
+    return torch.randn(BATCH, 5)
+
+
+def grey() -> Tensor:
+    return torch.randint(0, 4, (BATCH, *IMAGE)) / 3.0
+
+
+def linear_gaussian() -> LinearGaussian:
+    return LinearGaussian(torch.randn(5, 2), torch.randn(5), scale=0.7)
+
+
+PAIRS: dict[str, Pair] = {
+    "gaussian_vae": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT),
+        lambda: MeanFieldGaussian(MLP(IMAGE, [16], 2 * LATENT)),
+        binary,
+    ),
+    "convolutional": Pair(
+        lambda: GaussianVAE(ConvDecoder(LATENT, [8, 4], IMAGE), LATENT, Bernoulli()),
+        lambda: MeanFieldGaussian(ConvEncoder(IMAGE, [4, 8], 2 * LATENT)),
+        binary,
+    ),
+    "learned_noise": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], 5), LATENT, Gaussian(0.5, learned=True)),
+        lambda: MeanFieldGaussian(MLP(5, [16], 2 * LATENT)),
+        vectors,
+    ),
+    "grey_levels": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], (*IMAGE, 4)), LATENT, Categorical(4)),
+        lambda: MeanFieldGaussian(MLP(IMAGE, [16], 2 * LATENT)),
+        grey,
+    ),
+    "linear_gaussian": Pair(linear_gaussian, lambda: MeanFieldGaussian(MLP(5, [], 4)), vectors),
+    "mixture": Pair(
+        lambda: GaussianMixture(torch.randn(CLASSES, 5)),
+        lambda: CategoricalGuide(MLP(5, [8], CLASSES)),
+        vectors,
+        discrete_only=True,
+    ),
+    "label": Pair(
+        lambda: SemiSupervisedVAE(LabelledMLP(LATENT, CLASSES, [16], IMAGE), LATENT, CLASSES),
+        lambda: LabelGuide(ConvClassifier(IMAGE, CLASSES, width=2), MLP(IMAGE, [16], 2 * LATENT)),
+        binary,
+        labelled=True,
+    ),
+    "label_style": Pair(
+        lambda: SemiSupervisedVAE(LabelledMLP(LATENT, CLASSES, [16], IMAGE), LATENT, CLASSES),
+        lambda: LabelStyleGuide(MLP(IMAGE, [8], CLASSES), LabelledMLP(IMAGE, CLASSES, [16], 2 * LATENT)),
+        binary,
+        labelled=True,
+    ),
+    "user": Pair(UserModel, UserGuide, vectors),
+}
+
+OBJECTIVES: dict[str, Callable[[], ppvae.Objective]] = {
+    "elbo": ppvae.ELBO,
+    "elbo_sampled_kl": lambda: ppvae.ELBO(num_particles=3, analytic_kl=False),
+    "iwae": lambda: ppvae.IWAE(num_particles=4),
+    "semi_supervised": lambda: ppvae.SemiSupervised(ppvae.ELBO(), alpha=2.0),
+    "semi_supervised_iwae": lambda: ppvae.SemiSupervised(ppvae.IWAE(num_particles=3), alpha=2.0),
+}
+
+LABELS = torch.tensor([0, -1, 3, -1, 1, 2])

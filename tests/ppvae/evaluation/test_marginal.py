@@ -1,0 +1,141 @@
+"""log p(x) against oracles that know it."""
+
+import math
+
+import pytest
+import torch
+
+import ppvae
+from tests.catalogue import LABELS, PAIRS
+from tests.ppvae.oracles import Exact, gaussian_mixture, linear_gaussian, nearly_exact
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_within_three_standard_errors_of_the_evidence(seed):
+    model, x = linear_gaussian()
+    result = ppvae.log_marginal(model, nearly_exact(model), x, num_particles=4000, seed=seed)
+    # The estimate is biased low by about half its variance, which is far below the error here.
+    assert ((result.value - model.log_evidence(x)).abs() < 3 * result.standard_error).all()
+    assert (result.khat < 0.7).all()
+
+
+def test_standard_errors_are_those_of_repeated_estimates():
+    model, x = linear_gaussian()
+    guide = nearly_exact(model)
+    results = [ppvae.log_marginal(model, guide, x, num_particles=200, seed=seed) for seed in range(300)]
+    seen = torch.stack([result.value for result in results]).std(0)
+    stated = torch.stack([result.standard_error for result in results]).mean(0)
+    # A standard deviation from 300 repeats is known to 4%; four times that.
+    torch.testing.assert_close(stated, seen, rtol=0.16, atol=0)
+
+
+def test_exact_where_the_guide_is_the_posterior():
+    model, x = linear_gaussian()
+    result = ppvae.log_marginal(model, Exact(model), x, num_particles=50)
+    torch.testing.assert_close(result.value, model.log_evidence(x).detach(), rtol=0, atol=1e-6)
+    assert (result.standard_error < 1e-6).all()
+    torch.testing.assert_close(result.ess, torch.full_like(result.ess, 50))
+
+
+def test_exact_where_every_latent_is_enumerated():
+    model, x = gaussian_mixture()
+    guide = PAIRS["mixture"].guide().double()
+    result = ppvae.log_marginal(model, guide, x, num_particles=1)
+    torch.testing.assert_close(result.value, model.log_evidence(x).detach())
+
+
+def test_bounds_rise_from_the_elbo_to_the_value():
+    model, x = linear_gaussian()
+    guide = PAIRS["linear_gaussian"].guide().double()
+    result = ppvae.log_marginal(model, guide, x, num_particles=6000)
+    bounds = torch.stack([result.bound(k) for k in (1, 2, 5, 50, 6000)])
+    assert (bounds.diff(dim=0) > 0).all()
+    torch.testing.assert_close(bounds[-1], result.value)
+    elbo = -ppvae.evaluate_loss(ppvae.ELBO(4000), model, guide, ppvae.Dataset(x))
+    assert result.bound(1).mean().item() == pytest.approx(elbo, abs=0.3)
+
+
+def test_bound_is_the_mean_over_disjoint_groups():
+    model, x = linear_gaussian()
+    guide = nearly_exact(model)
+    result = ppvae.log_marginal(model, guide, x, num_particles=7, chunk=3)
+    log_weight = result._relative_log_weight.double() + result.value
+    groups = [log_weight[:3].logsumexp(0), log_weight[3:6].logsumexp(0)]
+    torch.testing.assert_close(result.bound(3), torch.stack(groups).mean(0) - math.log(3))
+
+
+@pytest.mark.parametrize("k", [0, -1, 51])
+def test_bound_out_of_range(k):
+    model, x = linear_gaussian()
+    with pytest.raises(ValueError, match=f"from 1 to num_particles=50, got {k}"):
+        ppvae.log_marginal(model, nearly_exact(model), x, num_particles=50).bound(k)
+
+
+def test_weights_that_were_not_kept():
+    model, x = linear_gaussian()
+    result = ppvae.log_marginal(model, nearly_exact(model), x, num_particles=50, keep_weights=False)
+    torch.testing.assert_close(result.bound(50), result.value)
+    with pytest.raises(ValueError, match="keep_weights=True"):
+        result.bound(5)
+
+
+def test_reproducible_by_seed_and_leaves_the_random_state_alone():
+    model, x = linear_gaussian()
+    guide = nearly_exact(model)
+    state = torch.get_rng_state()
+    first = ppvae.log_marginal(model, guide, x, num_particles=30, seed=1).value
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, ppvae.log_marginal(model, guide, x, num_particles=30, seed=1).value)
+    assert not torch.equal(first, ppvae.log_marginal(model, guide, x, num_particles=30, seed=2).value)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40, 10_000])
+def test_estimates_agree_whatever_the_chunk(chunk):
+    model, x = linear_gaussian()
+    result = ppvae.log_marginal(model, nearly_exact(model), x, num_particles=500, chunk=chunk)
+    assert result.value.shape == (len(x),)
+    assert ((result.value - model.log_evidence(x)).abs() < 4 * result.standard_error).all()
+
+
+def test_no_pass_is_larger_than_its_chunk():
+    model, guide, x = PAIRS["label_style"].make()
+    seen = []
+    model.decoder.register_forward_hook(lambda module, args, output: seen.append(output[..., 0, 0].numel()))
+    ppvae.log_marginal(model, guide, x, num_particles=90, chunk=120)
+    assert max(seen[-10:]) <= 120
+
+
+def test_training_mode_is_put_back():
+    model, guide, x = PAIRS["label"].make()
+    guide.classifier.eval()
+    ppvae.log_marginal(model, guide, x, num_particles=2)
+    assert model.training
+    assert guide.training
+    assert not guide.classifier.training
+
+
+def test_known_labels_give_the_joint_evidence():
+    model, guide, x = PAIRS["label"].make()
+    joint = [
+        ppvae.log_marginal(model, guide, x, torch.full((len(x),), label), num_particles=3000).value for label in range(4)
+    ]
+    total = ppvae.log_marginal(model, guide, x, num_particles=3000)
+    torch.testing.assert_close(torch.stack(joint).logsumexp(0), total.value, rtol=0, atol=0.1)
+    mixed = ppvae.log_marginal(model, guide, x, LABELS, num_particles=3000).value
+    own = torch.stack(joint)[LABELS.clamp(min=0), range(len(x))]
+    torch.testing.assert_close(mixed, torch.where(LABELS >= 0, own, total.value), rtol=0, atol=0.1)
+
+
+def test_data_outside_the_support_anywhere_is_refused():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    x[-1, 0, 0] = 2.0
+    with pytest.raises(ppvae.ContractError, match=r"in the support of the likelihood.*got values from 0 to 2"):
+        ppvae.log_marginal(model, guide, x)
+    x[-1, 0, 0] = float("nan")
+    with pytest.raises(ppvae.ContractError, match=f"row {len(x) - 1}"):
+        ppvae.log_marginal(model, guide, x)
+
+
+def test_says_what_it_found():
+    model, x = linear_gaussian()
+    assert "50 particles" in repr(ppvae.log_marginal(model, nearly_exact(model), x, num_particles=50))
