@@ -22,6 +22,8 @@ from typing import Literal
 
 import torch
 import tyro
+from ppvae.guides import LabelGuide, LabelStyleGuide
+from ppvae.models import SemiSupervisedVAE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -29,8 +31,6 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import plots
 from ppvae.data import Dataset, Splits, hide_labels, load, mnist_available
-from ppvae.guides import LabelGuide, LabelStyleGuide
-from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomAffine
 from ppvae.training import environment, resolve_device
 
@@ -206,7 +206,9 @@ def save_figures(model, guide, test: Dataset, metrics: list[dict], folder: Path)
             torch.stack([x[:12], pictures(codes[:12], predicted[:12])]), ["data", "reconstruction"]
         ),
         "class_samples": plots.image_grid(
-            pictures(styles.expand(-1, CLASSES, -1), classes.expand(8, -1)), [f"style {i + 1}" for i in range(8)], columns
+            pictures(styles.expand(-1, CLASSES, -1), classes.expand(8, -1)),
+            [f"style {i + 1}" for i in range(8)],
+            columns,
         ),
         "analogies": plots.image_grid(analogies, [""] * CLASSES, ["data", *columns]),
         "confusion": plots.confusion(test.y[:5000], predicted, CLASSES),

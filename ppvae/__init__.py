@@ -2,7 +2,14 @@
 
 from ppvae.contract import Guide, Model, check_pair
 from ppvae.data import Dataset
-from ppvae.errors import CheckpointError, ContractError, DataError, Interrupted, NonFiniteLossError, PpvaeError
+from ppvae.errors import (
+    CheckpointError,
+    ContractError,
+    DataError,
+    Interrupted,
+    NonFiniteLossError,
+    PpvaeError,
+)
 from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
 from ppvae.objectives import ELBO, IWAE, Objective, SemiSupervised
 from ppvae.particles import Particles, draw

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyro
+import torch
 from pyro.nn import PyroModule
+from torch import nn
 
 
 @contextmanager
@@ -29,3 +31,25 @@ def _allow_local_parameters(module) -> None:
     for part in module.modules():
         if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
             part._pyro_context.param_state = {"params": {}, "constraints": {}}
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in evaluation mode (dropout off, running batch statistics) and back again."""
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+
+
+@contextmanager
+def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Random numbers of one's own, from ``seed`` if one is given; the caller's state is put back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

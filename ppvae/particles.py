@@ -25,6 +25,7 @@ from ppvae.isolation import isolated
 LABEL = "y"
 OBSERVED = "x"
 PARTICLE_DIM = -2
+PARTICLE_PLATE = "particles"
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,7 @@ class Particles:
 
     def _latent(self, name: str) -> Site:
         if name not in self.guide:
-            raise ContractError(
-                f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.guide)}"
-            )
+            raise ContractError(f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.guide)}")
         return self.guide[name]
 
     def _prior_drawn_before(self, name: str) -> bool:
@@ -180,11 +179,9 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     if num_particles < 1:
         raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
     given = None if y is None or not _all_known(y) else y
-    enumerate_guide = poutine.enum(
-        config_enumerate(guide, default="parallel"), first_available_dim=PARTICLE_DIM - 1
-    )
-    guide_trace = _trace(enumerate_guide, x, given, num_particles)
-    model_trace = _trace(poutine.replay(model, trace=guide_trace), x, given, num_particles)
+    enumerate_guide = poutine.enum(config_enumerate(guide, default="parallel"), first_available_dim=PARTICLE_DIM - 1)
+    guide_trace = trace(enumerate_guide, x, given, num_particles)
+    model_trace = trace(poutine.replay(model, trace=guide_trace), x, given, num_particles)
     guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
     if y is not None and given is None and LABEL in guide_sites:
         guide_sites[LABEL] = _label_unknown_rows_only(guide_sites[LABEL], y)
@@ -235,8 +232,9 @@ def _all_known(y: Tensor) -> bool:
     return not y.is_cuda and bool((y >= 0).all())
 
 
-def _trace(fn, x: Tensor, y: Tensor | None, num_particles: int):
-    with pyro.plate("particles", num_particles, dim=PARTICLE_DIM):
+def trace(fn, x: Tensor, y: Tensor | None, num_particles: int):
+    """A Pyro trace of ``fn(x, y)`` with its particles at dim -2."""
+    with pyro.plate(PARTICLE_PLATE, num_particles, dim=PARTICLE_DIM):
         return poutine.trace(fn).get_trace(x, y)
 
 

@@ -76,6 +76,8 @@ def latent_space(codes: Tensor, labels: Tensor) -> Figure:
     axes = figure.subplots()
     points = axes.scatter(*plane.T, c=labels.cpu().numpy(), cmap="tab10", vmin=-0.5, vmax=9.5, s=5, linewidths=0)
     figure.colorbar(points, ax=axes, ticks=range(10), label="class")
-    for axis, share, name in zip((axes.xaxis, axes.yaxis), pca.explained_variance_ratio_, ("first", "second"), strict=True):
+    for axis, share, name in zip(
+        (axes.xaxis, axes.yaxis), pca.explained_variance_ratio_, ("first", "second"), strict=True
+    ):
         axis.set_label_text(f"{name} principal component ({share:.0%} of the variance)")
     return figure

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pyro
 import torch
+from ppvae.guides import CategoricalGuide, LabelGuide, LabelStyleGuide, MeanFieldGaussian
+from ppvae.models import GaussianMixture, GaussianVAE, LinearGaussian, SemiSupervisedVAE
 from pyro import distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.guides import CategoricalGuide, LabelGuide, LabelStyleGuide, MeanFieldGaussian
 from ppvae.likelihoods import Bernoulli, Categorical, Gaussian
-from ppvae.models import GaussianMixture, GaussianVAE, LinearGaussian, SemiSupervisedVAE
 from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
 
 BATCH, CLASSES, LATENT = 6, 4, 3

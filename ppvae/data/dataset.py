@@ -99,11 +99,7 @@ class Splits:
 
 def _check_labels(y: Tensor, rows: int, num_classes: int | None) -> None:
     if y.shape != (rows,) or y.dtype != torch.long:
-        raise DataError(
-            f"expected labels to be a long tensor of shape ({rows},), got {y.dtype} of {tuple(y.shape)}"
-        )
+        raise DataError(f"expected labels to be a long tensor of shape ({rows},), got {y.dtype} of {tuple(y.shape)}")
     top = "the number of classes less 1" if num_classes is None else num_classes - 1
     if y.min() < -1 or (num_classes is not None and y.max() >= num_classes):
-        raise DataError(
-            f"expected labels from 0 to {top}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
-        )
+        raise DataError(f"expected labels from 0 to {top}, or -1 where unknown, got {int(y.min())} to {int(y.max())}")

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from ppvae.contract import evaluating
 from ppvae.data import Dataset
-from ppvae.isolation import isolated
+from ppvae.isolation import evaluating, isolated
 from ppvae.particles import LABEL, distribution_at
 
 ROWS = 1000  # data evaluated at once

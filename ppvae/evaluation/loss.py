@@ -3,9 +3,8 @@
 import pyro
 import torch
 
-from ppvae.contract import evaluating
 from ppvae.data import Dataset
-from ppvae.isolation import isolated
+from ppvae.isolation import evaluating, forked_randomness, isolated
 
 
 def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0) -> float:
@@ -19,10 +18,15 @@ def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 5
         batch_size: rows evaluated at once.
         seed: of binarization and draws; the caller's own random state is left alone.
     """
-    fork = torch.random.fork_rng([data.x.device] if data.x.is_cuda else [])
+    fork = forked_randomness(data.x.device, seed)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
-    with torch.no_grad(), evaluating(model, guide), isolated(model, guide), fork, pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with (
+        torch.no_grad(),
+        evaluating(model, guide),
+        isolated(model, guide),
+        fork,
+        pyro.validation_enabled(False),
+    ):
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
             for index in rows.split(batch_size) if len(rows) else ():
                 part = (data.rows(index), data.y[index]) if labelled else (data.rows(index),)

@@ -9,9 +9,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from ppvae.contract import check_pair, check_support, evaluating
+from ppvae.checks import check_support
+from ppvae.contract import check_pair
 from ppvae.evaluation.pareto import pareto_khat
-from ppvae.isolation import isolated
+from ppvae.isolation import evaluating, forked_randomness, isolated
 from ppvae.particles import OBSERVED, replay
 
 KHAT_LIMIT = 0.7
@@ -110,14 +111,27 @@ def log_marginal(
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
     x, y = _beside(model, x), None if y is None else _beside(model, y)
     check_pair(model, guide, x[:4], None if y is None else y[:4])
-    fork = torch.random.fork_rng([x.device] if x.device.type == "cuda" else [])
-    with torch.no_grad(), evaluating(model, guide), isolated(model, guide), fork, pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    fork = forked_randomness(x.device, seed)
+    with (
+        torch.no_grad(),
+        evaluating(model, guide),
+        isolated(model, guide),
+        fork,
+        pyro.validation_enabled(False),
+    ):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
         rows = max(1, pairs // num_particles)
         blocks = range(0, len(x), rows)
         parts = [
-            _block(model, guide, x[i : i + rows], None if y is None else y[i : i + rows], num_particles, pairs, keep_weights)
+            _block(
+                model,
+                guide,
+                x[i : i + rows],
+                None if y is None else y[i : i + rows],
+                num_particles,
+                pairs,
+                keep_weights,
+            )
             for i in (track(blocks, "log p(x)") if progress else blocks)
         ]
     columns = [None if part[0] is None else torch.cat(part, -1) for part in zip(*parts, strict=True)]

@@ -4,4 +4,12 @@ from ppvae.nn.augmentation import RandomAffine
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
 from ppvae.nn.mlp import MLP, LabelledLinear, LabelledMLP
 
-__all__ = ["MLP", "ConvClassifier", "ConvDecoder", "ConvEncoder", "LabelledLinear", "LabelledMLP", "RandomAffine"]
+__all__ = [
+    "MLP",
+    "ConvClassifier",
+    "ConvDecoder",
+    "ConvEncoder",
+    "LabelledLinear",
+    "LabelledMLP",
+    "RandomAffine",
+]

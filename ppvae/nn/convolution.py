@@ -71,7 +71,11 @@ class ConvClassifier(nn.Module):
         channels = [1, width, 2 * width, 2 * width, 4 * width]
         stages: list[nn.Module] = []
         for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 1, 2, 1), strict=False):
-            stages += [nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(fan_out), nn.ReLU()]
+            stages += [
+                nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(fan_out),
+                nn.ReLU(),
+            ]
         features = channels[-1] * height * width_
         self.convolutions = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # faster on a CPU
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, num_classes))

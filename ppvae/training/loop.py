@@ -10,11 +10,12 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.contract import check_pair, evaluating
+from ppvae.checks import check_finite
+from ppvae.contract import check_pair
 from ppvae.data import Dataset
 from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
 from ppvae.evaluation.loss import evaluate_loss
-from ppvae.isolation import isolated
+from ppvae.isolation import evaluating, forked_randomness, isolated
 from ppvae.training import checkpoint
 from ppvae.training.batches import Batches, Part
 from ppvae.training.device import resolve_device
@@ -103,13 +104,13 @@ def fit(
     folder = RunFolder(run_dir, resume, config)
     with ExitStack() as stack:
         stack.enter_context(_frozen(model, not train_model))
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(forked_randomness(device, seed))
         stack.enter_context(pyro.validation_enabled(False))  # the pair was checked; checks wait for the device
         stack.enter_context(isolated(model, guide))
         request = stack.enter_context(stop_on_signals(folder.path is not None))
         report = stack.enter_context(ProgressReport(epochs, len(batches), progress))
         run = _Run(model, guide, objective, batches, folder, optimizer or adam(), schedule)
-        run.begin(seed)
+        run.begin()
         while run.epoch < epochs:
             run.train_epoch(request, report)
             run.finish_epoch(lambda: _evaluate(run, validation, evaluate, seed), report)
@@ -140,8 +141,7 @@ class _Run:
     def step(self) -> int:
         return self.epoch * len(self.batches) + self.step_in_epoch
 
-    def begin(self, seed: int) -> None:
-        torch.manual_seed(seed)
+    def begin(self) -> None:
         if self.folder.resumed:
             self._load()
         else:
@@ -166,7 +166,13 @@ class _Run:
         self._check_parameters()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self.loss_sum.zero_()
-        row = {"epoch": self.epoch, "step": self.step, "seconds": round(self.seconds, 3), "loss": loss, **evaluate()}
+        row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "loss": loss,
+            **evaluate(),
+        }
         self.metrics.append(row)
         self.folder.append_metrics(row)
         improved = row.get("validation_loss", float("inf")) < self.best
@@ -241,7 +247,11 @@ class _Run:
                     )
 
     def _kept(self) -> str:
-        return "no run folder was given, so nothing was saved" if self.folder.path is None else f"{self.folder.last} is kept"
+        return (
+            "no run folder was given, so nothing was saved"
+            if self.folder.path is None
+            else f"{self.folder.last} is kept"
+        )
 
 
 def train_step(objective, model, guide, parts: list[Part], optimizer: torch.optim.Optimizer) -> Tensor | float:
@@ -262,9 +272,7 @@ def train_step(objective, model, guide, parts: list[Part], optimizer: torch.opti
 
 def _evaluate(run: _Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    devices = [run.device] if run.device.type == "cuda" else []
-    with torch.no_grad(), evaluating(run.model, run.guide), torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    with torch.no_grad(), evaluating(run.model, run.guide), forked_randomness(run.device, seed):
         if validation is not None:
             numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, seed=seed)
         if evaluate is not None:
@@ -276,9 +284,8 @@ def _check_data(model, guide, data: Dataset) -> None:
     few = slice(0, 4)
     y = data.labels(few)
     check_pair(model, guide, data.rows(few), y)
-    if data.x.is_floating_point() and not torch.isfinite(data.x).all():
-        row = int((~torch.isfinite(data.x)).flatten(1).any(1).nonzero()[0])
-        raise ContractError(f"expected finite data, got NaN or infinity first in row {row}")
+    if data.x.is_floating_point():
+        check_finite(data.x)
 
 
 def _config(model, guide, objective, data: Dataset, batches: Batches, train_model: bool, seed: int) -> dict:

@@ -87,7 +87,9 @@ def _make_writable(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunFolderError(f"expected a run folder that can be written, got {path} ({error}); choose another") from error
+        raise RunFolderError(
+            f"expected a run folder that can be written, got {path} ({error}); choose another"
+        ) from error
 
 
 class RunFolderError(PpvaeError, OSError):

@@ -2,10 +2,10 @@
 
 import pyro
 import torch
-
-from ppvae.contract import Guide
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianMixture, LinearGaussian
+
+from ppvae.contract import Guide
 from ppvae.nn import MLP
 
 

@@ -117,7 +117,8 @@ def test_training_mode_is_put_back():
 def test_known_labels_give_the_joint_evidence():
     model, guide, x = PAIRS["label"].make()
     joint = [
-        ppvae.log_marginal(model, guide, x, torch.full((len(x),), label), num_particles=3000).value for label in range(4)
+        ppvae.log_marginal(model, guide, x, torch.full((len(x),), label), num_particles=3000).value
+        for label in range(4)
     ]
     total = ppvae.log_marginal(model, guide, x, num_particles=3000)
     torch.testing.assert_close(torch.stack(joint).logsumexp(0), total.value, rtol=0, atol=0.1)
