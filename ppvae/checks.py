@@ -15,9 +15,9 @@ from ppvae.particles import LABEL, OBSERVED, PARTICLE_DIM, PARTICLE_PLATE
 PLATE = "data"
 
 
-def check_support(distribution, x: Tensor) -> None:
+def check_support(distribution, x: Tensor, first_row: int = 0) -> None:
     """Raise ContractError unless every element of x lies in the support of p(x | z)."""
-    check_finite(x)
+    check_finite(x, first_row)
     if not distribution.support.check(x).all():
         raise ContractError(
             f"expected every x in the support of the likelihood ({distribution.support}), got values "
@@ -25,11 +25,11 @@ def check_support(distribution, x: Tensor) -> None:
         )
 
 
-def check_finite(x: Tensor) -> None:
+def check_finite(x: Tensor, first_row: int = 0) -> None:
     """Raise ContractError where x holds NaN or infinity, with the first such row."""
     if not torch.isfinite(x).all():
         row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
-        raise ContractError(f"expected finite data, got NaN or infinity first in row {row} of x")
+        raise ContractError(f"expected finite data, got NaN or infinity first in row {first_row + row} of x")
 
 
 def check_event_shape(distribution, x: Tensor) -> None:

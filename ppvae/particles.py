@@ -212,7 +212,7 @@ def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Dis
     )
 
 
-class _Reached(Exception):  # noqa: N818 (control flow, not an error)
+class _Reached(Exception):
     def __init__(self, distribution: Distribution):
         self.distribution = distribution
 

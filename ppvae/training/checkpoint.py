@@ -85,12 +85,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """The inverse of :func:`optimizer_tensors`."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, *rest = name.split("/")
         if kind == "optimizer":
-            state.setdefault(int(rest[0]), {})[rest[1]] = tensor
+            index = int(rest[0])
+            state.setdefault(index, {})[rest[1]] = _laid_out_as(parameters[index], tensor)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A moment in its parameter's memory format, which fused updates rely upon and a file does not keep."""
+    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
 
 
 def _shape(tensors: dict[str, Tensor], name: str) -> str:

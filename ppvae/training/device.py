@@ -16,7 +16,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
-            f"expected a CUDA device for device={str(device)!r}, found none; use device='cpu', or 'auto' to take what is there"
+            f"expected a CUDA device for device={str(device)!r}, found none; "
+            "use device='cpu', or 'auto' to take what is there"
         )
     return chosen
 

@@ -10,12 +10,13 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.checks import check_finite
+from ppvae.checks import check_label_range, check_support
 from ppvae.contract import check_pair
 from ppvae.data import Dataset
 from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.isolation import evaluating, forked_randomness, isolated
+from ppvae.particles import OBSERVED, distribution_at
 from ppvae.training import checkpoint
 from ppvae.training.batches import Batches, Part
 from ppvae.training.device import resolve_device
@@ -24,6 +25,7 @@ from ppvae.training.run_folder import RunFolder
 from ppvae.training.signals import StopRequest, stop_on_signals
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+_ROWS = 10_000  # rows checked at once
 
 
 def adam(lr: float = 1e-3, **options) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
@@ -281,11 +283,16 @@ def _evaluate(run: _Run, validation: Dataset | None, evaluate, seed: int) -> dic
 
 
 def _check_data(model, guide, data: Dataset) -> None:
+    """Check the pair on a few rows, and every row against the likelihood's support and the model's classes."""
     few = slice(0, 4)
-    y = data.labels(few)
-    check_pair(model, guide, data.rows(few), y)
-    if data.x.is_floating_point():
-        check_finite(data.x)
+    x = data.rows(few)
+    check_label_range(model, x, data.y)
+    check_pair(model, guide, x, data.labels(few))
+    with torch.no_grad(), isolated(model), forked_randomness(x.device):
+        likelihood = distribution_at(model, OBSERVED, x[:1])
+    if data.binarization != "dynamic":
+        for start in range(0, len(data), _ROWS):
+            check_support(likelihood, data.grey(slice(start, start + _ROWS)), first_row=start)
 
 
 def _config(model, guide, objective, data: Dataset, batches: Batches, train_model: bool, seed: int) -> dict:

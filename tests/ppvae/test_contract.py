@@ -96,7 +96,7 @@ def test_a_support_that_does_not_match():
                 pyro.sample("shape", normal(2))
                 pyro.sample("size", dist.Normal(x.new_full((len(x),), -5.0), 0.1))
 
-    with pytest.raises(ppvae.ContractError, match="'size' .* outside the prior's support"):
+    with pytest.raises(ppvae.ContractError, match=r"'size' .* outside the prior's support"):
         ppvae.check_pair(model, Real(), x)
 
 

@@ -64,7 +64,7 @@ def test_any_mix_of_known_and_unknown_labels_gives_each_row_its_own_value(pair, 
     torch.testing.assert_close(mixed, torch.cat(alone))
 
 
-class _zero_noise:  # noqa: N801 (reads as a context)
+class _zero_noise:
     """Gaussian draws at their means, so that two replays of one row can be compared number by number."""
 
     def __enter__(self):
