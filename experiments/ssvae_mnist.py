@@ -31,7 +31,7 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import plots
 from ppvae.data import Dataset, Splits, hide_labels, load, mnist_available
-from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomAffine
+from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.training import environment, resolve_device
 
 LATENT_DIM = 50
@@ -54,8 +54,10 @@ class Config:
     """The bound; iwae uses 5 particles, and trains q(y|x) by the labels alone."""
     alpha: float = 10.0
     """Weight of the labelled images' mean classification loss against the bound per image."""
+    consistency: float = 10.0
+    """Weight of the classifier's agreement with itself on unlabelled images; 0 leaves it out."""
     augment: bool = True
-    """Show the classifier small random shifts, rotations and shears of its images while it is trained."""
+    """Show the classifier small random warps of its images, labelled and unlabelled, while it is trained."""
     epochs: int = 12
     batch_size: int = 100
     """Unlabelled images a step."""
@@ -132,7 +134,7 @@ def build_pair(config: Config, shape: tuple[int, ...], device: torch.device):
     torch.manual_seed(config.seed)
     classifier = ConvClassifier(shape, CLASSES)
     if config.augment:
-        classifier = nn.Sequential(RandomAffine(), classifier)
+        classifier = nn.Sequential(RandomWarp(), classifier)
     if config.guide == "label":
         guide = LabelGuide(classifier, MLP(shape, HIDDEN, 2 * LATENT_DIM))
     else:
@@ -146,8 +148,10 @@ def train_pair(config: Config, model, guide, train: Dataset, validation: Dataset
     batch_size = min(config.batch_size, len(train) - config.labels)
     steps = config.epochs * ((len(train) - config.labels) // batch_size)
     bound = ppvae.ELBO() if config.objective == "elbo" else ppvae.IWAE(num_particles=5)
-    # alpha is the weight of the labelled images' mean; the objective's own is that of each one of them.
+    # alpha and consistency weight means over the labelled and unlabelled images; an objective weights each image.
     objective = ppvae.SemiSupervised(bound, config.alpha * (batch_size + labelled) / labelled)
+    if config.consistency:
+        objective = ppvae.Consistency(objective, config.consistency * (batch_size + labelled) / batch_size)
     validation = validation.to(next(model.parameters()).device)
     return ppvae.fit(
         model,

@@ -11,7 +11,7 @@ from ppvae.errors import (
     PpvaeError,
 )
 from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
-from ppvae.objectives import ELBO, IWAE, Objective, SemiSupervised
+from ppvae.objectives import ELBO, IWAE, Consistency, Objective, SemiSupervised
 from ppvae.particles import Particles, draw
 from ppvae.training import FitResult, adam, fit, load_checkpoint
 
@@ -19,6 +19,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "CheckpointError",
+    "Consistency",
     "ContractError",
     "DataError",
     "Dataset",

@@ -6,6 +6,7 @@ and one further dimension on the left for each enumerated discrete site.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppvae.errors import ContractError
-from ppvae.isolation import isolated
+from ppvae.isolation import evaluating, isolated
 
 LABEL = "y"
 OBSERVED = "x"
@@ -53,7 +54,8 @@ class Particles:
         guide: the guide's sites by name, in the order in which they were drawn.
         model: the model's sites by name, in the order in which they were scored.
         labels: labels of shape (B,), -1 where unknown; None if none were given.
-        classify: q(y | x) of the guide, for rows whose label was given to it.
+        classify: ``classify(noise)`` runs the guide as far as its label and gives q(y | x), batch shape (B,); with
+            noise=False in evaluation mode.
     """
 
     guide: dict[str, Site]
@@ -61,7 +63,7 @@ class Particles:
     num_particles: int
     batch_size: int
     labels: Tensor | None = None
-    classify: Callable[[], Distribution] | None = field(default=None, repr=False)
+    classify: Callable[[bool], Distribution] | None = field(default=None, repr=False)
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -109,7 +111,7 @@ class Particles:
         """log q(y | x) at the known labels, 0 where the label is unknown; shape (B,), in nats."""
         if self.labels is None:
             return next(iter(self.model.values())).log_prob.new_zeros(self.batch_size)
-        q = self.guide[LABEL].distribution if LABEL in self.guide else self.classify()
+        q = self.guide[LABEL].distribution if LABEL in self.guide else self.classify(noise=True)
         log_q = q.log_prob(self.labels.clamp(min=0)).reshape(-1, self.batch_size).mean(0)
         return torch.where(self.labels >= 0, log_q, 0.0)
 
@@ -191,7 +193,7 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
         num_particles,
         len(x),
         labels=y,
-        classify=lambda: distribution_at(guide, LABEL, x),
+        classify=lambda noise: _classify(guide, x, noise),
     )
 
 
@@ -210,6 +212,11 @@ def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Dis
         f"expected a guide that draws site {name!r} when it is called {given}; it draws none. For labels, add "
         '`pyro.sample("y", Categorical(...))` where none are given, or use an objective that needs no labels'
     )
+
+
+def _classify(guide, x: Tensor, noise: bool) -> Distribution:
+    with nullcontext() if noise else evaluating(guide):
+        return distribution_at(guide, LABEL, x)
 
 
 class _Reached(Exception):

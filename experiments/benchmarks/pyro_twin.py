@@ -16,6 +16,8 @@ from statistics import median
 import pyro
 import torch
 import tyro
+from ppvae.guides import LabelStyleGuide
+from ppvae.models import SemiSupervisedVAE
 from pyro import distributions as dist
 from pyro.infer import SVI, TraceEnum_ELBO
 from rich.console import Console
@@ -24,8 +26,6 @@ from torch import nn
 
 import ppvae
 from ppvae.data import Dataset, load
-from ppvae.guides import LabelStyleGuide
-from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
 from ppvae.training import Batches, environment
 

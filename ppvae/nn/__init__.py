@@ -1,6 +1,6 @@
 """Networks: tensors in, tensors out, any leading dimensions; no Pyro in here."""
 
-from ppvae.nn.augmentation import RandomAffine
+from ppvae.nn.augmentation import RandomWarp
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
 from ppvae.nn.mlp import MLP, LabelledLinear, LabelledMLP
 
@@ -11,5 +11,5 @@ __all__ = [
     "ConvEncoder",
     "LabelledLinear",
     "LabelledMLP",
-    "RandomAffine",
+    "RandomWarp",
 ]

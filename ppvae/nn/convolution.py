@@ -61,7 +61,7 @@ class ConvClassifier(nn.Module):
         image_shape: (H, W), multiples of 4.
         num_classes: number of classes.
         width: channels of the first stage; the others have 2, 2 and 4 times as many.
-        dropout: probability that a feature is dropped before the linear layer.
+        dropout: probability that a channel is dropped before the linear layer.
     """
 
     def __init__(self, image_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5):
@@ -70,7 +70,7 @@ class ConvClassifier(nn.Module):
         height, width_ = _reduced(self.image_shape, 2)
         channels = [1, width, 2 * width, 2 * width, 4 * width]
         stages: list[nn.Module] = []
-        for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 1, 2, 1), strict=False):
+        for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 2, 1, 1), strict=False):
             stages += [
                 nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(fan_out),
@@ -78,7 +78,7 @@ class ConvClassifier(nn.Module):
             ]
         features = channels[-1] * height * width_
         self.convolutions = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # faster on a CPU
-        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, num_classes))
+        self.head = nn.Sequential(nn.Dropout2d(dropout), nn.Flatten(), nn.Linear(features, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         return over_images(lambda images: self.head(self.convolutions(images)), x, self.image_shape)

@@ -1,0 +1,45 @@
+"""A classifier that agrees with itself."""
+
+import torch
+from torch import Tensor
+
+from ppvae.objectives.base import Objective
+from ppvae.particles import LABEL, Particles
+
+
+class Consistency(Objective):
+    """An objective, plus the disagreement of q(y | x) with itself on unlabelled data.
+
+    Added to the loss of each unlabelled datum, in nats:
+
+        - weight * 1[max_y t(y) > threshold] * sum_y t(y) log q(y | x)
+
+    Here q(y | x) is the guide's as it is trained, with its noise (random views of x, dropout), and t(y) the same
+    guide's in evaluation mode, without noise and without gradient. The sum is a regulariser of the guide: with it
+    the loss is no bound.
+
+    Args:
+        objective: what it is added to, such as ``SemiSupervised(ELBO(), alpha)``.
+        weight: at least 0.
+        threshold: how sure t must be of its class, from 0 to below 1.
+
+    Source: Xie et al. 2020, "Unsupervised Data Augmentation for Consistency Training"; the threshold: Sohn et al.
+    2020, "FixMatch".
+    """
+
+    def __init__(self, objective: Objective, weight: float, threshold: float = 0.95):
+        if not weight >= 0 or not 0 <= threshold < 1:
+            raise ValueError(f"expected weight of at least 0 and threshold in [0, 1), got {weight} and {threshold}")
+        super().__init__(objective.num_particles)
+        self.objective, self.weight, self.threshold = objective, weight, threshold
+
+    def per_datum(self, particles: Particles) -> Tensor:
+        loss = self.objective.per_datum(particles)
+        if LABEL not in particles.guide:  # every label is known
+            return loss
+        label = particles.guide[LABEL]
+        with torch.no_grad():
+            target = particles.classify(noise=False).log_prob(label.value).exp()
+            sure = target.amax(0) > self.threshold
+        disagreement = -(target * label.log_prob).sum(0) * sure  # log_prob is 0 where the label is known
+        return loss + self.weight * disagreement.mean(0)
