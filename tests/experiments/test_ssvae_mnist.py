@@ -30,7 +30,9 @@ def test_smoke(guide, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
     assert report["data"] == "digits"
-    assert {"labels", "seed", "epochs", "seconds", "test_accuracy", "test_elbo", "test_nll", "khat_above_0.7"} < set(report)
+    assert {"labels", "seed", "epochs", "seconds", "test_accuracy", "test_elbo", "test_nll", "khat_above_0.7"} < set(
+        report
+    )
     assert report["nll_particles"] == 100
     assert report["test_nll"] <= -report["test_elbo"] + 5  # of other images, so only roughly
     assert {path.stem for path in out.glob("*.png")} == FIGURES
