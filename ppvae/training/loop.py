@@ -1,6 +1,5 @@
 """The training loop: the only one."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,18 +12,16 @@ from torch import Tensor, nn
 from ppvae.checks import check_label_range, check_support
 from ppvae.contract import check_pair
 from ppvae.data import Dataset
-from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.isolation import evaluating, forked_randomness, isolated
 from ppvae.particles import OBSERVED, distribution_at
-from ppvae.training import checkpoint
-from ppvae.training.batches import Batches, Part
+from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
+from ppvae.training.run import Run
 from ppvae.training.run_folder import RunFolder
-from ppvae.training.signals import StopRequest, stop_on_signals
+from ppvae.training.signals import stop_on_signals
 
-CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
 _ROWS = 10_000  # rows checked at once
 
 
@@ -111,7 +108,7 @@ def fit(
         stack.enter_context(isolated(model, guide))
         request = stack.enter_context(stop_on_signals(folder.path is not None))
         report = stack.enter_context(ProgressReport(epochs, len(batches), progress))
-        run = _Run(model, guide, objective, batches, folder, optimizer or adam(), schedule)
+        run = Run(model, guide, objective, batches, folder, optimizer or adam(), schedule)
         run.begin()
         while run.epoch < epochs:
             run.train_epoch(request, report)
@@ -119,160 +116,7 @@ def fit(
     return FitResult(run.metrics, folder.path)
 
 
-class _Run:
-    """The state of a run: all that a checkpoint holds."""
-
-    def __init__(self, model, guide, objective, batches: Batches, folder: RunFolder, optimizer, schedule):
-        self.model, self.guide, self.objective = model, guide, objective
-        self.batches, self.folder, self.schedule = batches, folder, schedule
-        self.modules = {"model": model, "guide": guide}
-        trainable = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
-        if not trainable:
-            raise ContractError(
-                "expected a parameter to train, got none; with train_model=False the guide must have some"
-            )
-        self.optimizer = optimizer(trainable)
-        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.device = batches.data.x.device
-        self.epoch, self.step_in_epoch, self.best = 0, 0, float("inf")
-        self.seconds = 0.0
-        self.loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
-        self.metrics: list[dict] = []
-
-    @property
-    def step(self) -> int:
-        return self.epoch * len(self.batches) + self.step_in_epoch
-
-    def begin(self) -> None:
-        if self.folder.resumed:
-            self._load()
-        else:
-            self.save()  # so that there is a good checkpoint whatever the first epoch brings
-
-    def train_epoch(self, request: StopRequest, report: ProgressReport) -> None:
-        started = time.perf_counter()
-        for parts in self.batches.epoch(self.epoch, start=self.step_in_epoch):
-            self._set_rates()
-            self.loss_sum += train_step(self.objective, self.model, self.guide, parts, self.optimizer)
-            self.step_in_epoch += 1
-            report.advance()
-            if self.step_in_epoch % CHECK_EVERY == 0:
-                report.loss(self.mean_loss())
-            if request:
-                self.seconds += time.perf_counter() - started
-                self._stop(request)
-        self.seconds += time.perf_counter() - started
-
-    def finish_epoch(self, evaluate: Callable[[], dict], report: ProgressReport) -> None:
-        loss = self.mean_loss()
-        self._check_parameters()
-        self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.loss_sum.zero_()
-        row = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": round(self.seconds, 3),
-            "loss": loss,
-            **evaluate(),
-        }
-        self.metrics.append(row)
-        self.folder.append_metrics(row)
-        improved = row.get("validation_loss", float("inf")) < self.best
-        self.best = min(self.best, row.get("validation_loss", float("inf")))
-        self.save()
-        if improved:
-            self.save(best=True)
-        report.epoch(row)
-
-    def mean_loss(self) -> float:
-        """Mean loss per datum of the epoch so far. Raises NonFiniteLossError."""
-        loss = self.loss_sum.item() / max(self.step_in_epoch, 1)
-        if not torch.isfinite(torch.tensor(loss)):
-            raise NonFiniteLossError(
-                f"the loss turned {loss} within the {CHECK_EVERY} steps before step {self.step} (epoch "
-                f"{self.epoch + 1}); {self._kept()}. Lower the learning rate, or look for extreme data"
-            )
-        return loss
-
-    def save(self, best: bool = False) -> None:
-        values = {
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "best": self.best if self.best < float("inf") else None,
-            "seconds": self.seconds,
-        }
-        tensors = {
-            **checkpoint.module_tensors(self.modules),
-            **checkpoint.optimizer_tensors(self.optimizer),
-            "run/loss_sum": self.loss_sum,
-            "run/rng_cpu": torch.get_rng_state(),
-        }
-        if self.device.type == "cuda":
-            tensors["run/rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        self.folder.save(tensors, values, best)
-
-    def _load(self) -> None:
-        tensors, values = checkpoint.read(self.folder.last)
-        checkpoint.load_modules(tensors, self.modules, self.folder.last)
-        checkpoint.load_optimizer(tensors, self.optimizer)
-        self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
-        self.best = float("inf") if values["best"] is None else values["best"]
-        self.seconds = values["seconds"]
-        self.loss_sum.copy_(tensors["run/loss_sum"])
-        self.metrics = self.folder.metrics(self.epoch)
-        torch.set_rng_state(tensors["run/rng_cpu"])
-        if self.device.type == "cuda" and "run/rng_cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["run/rng_cuda"], self.device)
-
-    def _set_rates(self) -> None:
-        if self.schedule is not None:
-            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-                group["lr"] = rate * self.schedule(self.step)
-
-    def _stop(self, request: StopRequest) -> None:
-        self.mean_loss()
-        self._check_parameters()
-        self.save()
-        raise Interrupted(
-            f"stopped by {request.signal_name} at step {self.step} (epoch {self.epoch + 1}); {self._kept()}. "
-            "Resume with resume=True (--resume)",
-            request.signal_number,
-        )
-
-    def _check_parameters(self) -> None:
-        for role, module in self.modules.items():
-            for name, parameter in module.named_parameters():
-                if not torch.isfinite(parameter).all():
-                    raise NonFiniteLossError(
-                        f"parameter {name!r} of the {role} turned NaN or infinite before step {self.step}; "
-                        f"{self._kept()}. Lower the learning rate"
-                    )
-
-    def _kept(self) -> str:
-        return (
-            "no run folder was given, so nothing was saved"
-            if self.folder.path is None
-            else f"{self.folder.last} is kept"
-        )
-
-
-def train_step(objective, model, guide, parts: list[Part], optimizer: torch.optim.Optimizer) -> Tensor | float:
-    """One step on the mean loss per datum over all parts; gives that loss, without waiting for the device."""
-    rows = sum(len(part[0]) for part in parts)
-    optimizer.zero_grad(set_to_none=True)
-    if hasattr(objective, "differentiable_loss"):
-        loss = sum(objective.differentiable_loss(model, guide, *part) for part in parts) / rows
-        loss.backward()
-        loss = loss.detach()
-    else:  # some of Pyro's own, RenyiELBO for one, offer the sum's gradient only
-        loss = sum(objective.loss_and_grads(model, guide, *part) for part in parts) / rows
-        for group in optimizer.param_groups:
-            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], rows)
-    optimizer.step()
-    return loss
-
-
-def _evaluate(run: _Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
+def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
     numbers: dict[str, float] = {}
     with torch.no_grad(), evaluating(run.model, run.guide), forked_randomness(run.device, seed):
         if validation is not None:

@@ -232,7 +232,7 @@ def test_a_checkpoint_of_another_pair(tmp_path):
     run("gaussian_vae", run_dir=tmp_path, epochs=1)
     model, guide, _ = PAIRS["label"].make()
     before = weights(model, guide)
-    with pytest.raises(ppvae.CheckpointError, match="belongs to another pair: .* absent"):
+    with pytest.raises(ppvae.CheckpointError, match=r"belongs to another pair: .* absent"):
         ppvae.load_checkpoint(tmp_path / "last.safetensors", model, guide)
     assert_equal(weights(model, guide), before)
 
