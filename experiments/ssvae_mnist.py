@@ -58,7 +58,7 @@ class Config:
     """Weight of the classifier's agreement with itself on unlabelled images; 0 leaves it out."""
     augment: bool = True
     """Show the classifier small random warps of its images, labelled and unlabelled, while it is trained."""
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 100
     """Unlabelled images a step."""
     labelled_per_step: int = 50
