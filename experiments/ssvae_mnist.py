@@ -191,35 +191,39 @@ def scores(config: Config, model, guide, test: Dataset) -> dict[str, float]:
 @torch.no_grad()
 def save_figures(model, guide, test: Dataset, metrics: list[dict], folder: Path) -> None:
     model.eval()
-    x = test.unlabelled().binarized(0).rows(slice(0, 5000))
+    x = test.most_probable(slice(None))
     predicted = ppvae.predict(guide, x).argmax(-1)
     codes = ppvae.features(guide, x, predicted)
-    classes = torch.arange(CLASSES, device=x.device)
-    columns = [str(label) for label in range(CLASSES)]
-
-    def pictures(z: Tensor, y: Tensor) -> Tensor:
-        return model.decode(z, y, event_dim=2).mean
-
-    generator = torch.Generator().manual_seed(0)
-    styles = torch.randn(8, 1, LATENT_DIM, generator=generator).to(x.device)
-    chosen = torch.stack([(test.y[:5000] == label).nonzero()[0, 0] for label in range(CLASSES)])
-    analogies = torch.cat([x[chosen, None], pictures(codes[chosen, None], classes.expand(CLASSES, -1))], 1)
     figures = {
         "learning_curves": plots.learning_curves(metrics),
+        "confusion": plots.confusion(test.y, predicted, CLASSES),
+        "latent_space": plots.latent_space(codes[:5000], test.y[:5000]),
         "reconstructions": plots.image_grid(
-            torch.stack([x[:12], pictures(codes[:12], predicted[:12])]), ["data", "reconstruction"]
+            torch.stack([x[:12], pictures(model, codes[:12], predicted[:12])]), ["data", "reconstruction"]
         ),
-        "class_samples": plots.image_grid(
-            pictures(styles.expand(-1, CLASSES, -1), classes.expand(8, -1)),
-            [f"style {i + 1}" for i in range(8)],
-            columns,
-        ),
-        "analogies": plots.image_grid(analogies, [""] * CLASSES, ["data", *columns]),
-        "confusion": plots.confusion(test.y[:5000], predicted, CLASSES),
-        "latent_space": plots.latent_space(codes, test.y[:5000]),
+        "class_samples": class_samples(model, like=codes),
+        "analogies": analogies(model, x, codes, test.y),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def pictures(model, z: Tensor, y: Tensor) -> Tensor:
+    return model.decode(z, y, event_dim=2).mean
+
+
+def class_samples(model, like: Tensor, styles: int = 8):
+    """One style z ~ p(z) a row, one class a column."""
+    z = torch.randn(styles, 1, LATENT_DIM, generator=torch.Generator().manual_seed(0)).to(like)
+    images = pictures(model, z.expand(-1, CLASSES, -1), torch.arange(CLASSES, device=z.device).expand(styles, -1))
+    return plots.image_grid(images, [f"style {i + 1}" for i in range(styles)], [str(c) for c in range(CLASSES)])
+
+
+def analogies(model, x: Tensor, codes: Tensor, y: Tensor):
+    """The style of one test image a row, in every class."""
+    rows = torch.stack([(y == label).nonzero()[0, 0] for label in range(CLASSES)])
+    images = pictures(model, codes[rows, None], torch.arange(CLASSES, device=x.device).expand(CLASSES, -1))
+    return plots.image_grid(torch.cat([x[rows, None], images], 1), (), ["data", *map(str, range(CLASSES))])
 
 
 def print_table(report: dict) -> None:

@@ -59,6 +59,11 @@ class Dataset:
         x = self.x[index]
         return x / 255 if x.dtype == torch.uint8 else x
 
+    def most_probable(self, index) -> Tensor:
+        """:meth:`rows` without randomness: for dynamic binarization, whether each grey value is above a half."""
+        x = self.grey(index)
+        return (x > 0.5).to(x.dtype) if self.binarization == "dynamic" else x
+
     def labels(self, index) -> Tensor | None:
         return None if self.y is None else self.y[index]
 

@@ -18,15 +18,13 @@ def predict(guide, x: Tensor) -> Tensor:
 def accuracy(guide, data: Dataset) -> float:
     """Share of the rows whose most probable class is their label.
 
-    Rows of dynamically binarized data are taken at their most probable binarization (grey value above a
-    half), so that the score has no randomness of its own.
+    Rows of dynamically binarized data are taken at their most probable binarization, so that the score has no
+    randomness of its own.
     """
     if data.y is None or (data.y < 0).any():
         raise ValueError("expected data whose labels are all known, got unknown ones; use the test split")
-    x = data.grey(slice(None))
-    if data.binarization == "dynamic":
-        x = (x > 0.5).to(x.dtype)
-    return (predict(guide, x).argmax(-1) == data.y).double().mean().item()
+    predicted = predict(guide, data.most_probable(slice(None))).argmax(-1)
+    return (predicted == data.y).double().mean().item()
 
 
 def features(guide, x: Tensor, y: Tensor | None = None, site: str = "z") -> Tensor:
