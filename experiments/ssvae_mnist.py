@@ -79,6 +79,7 @@ class Config:
 
 
 def main(config: Config) -> dict:
+    check(config)
     if config.smoke:
         config = replace(config, epochs=1, nll_images=20, nll_particles=100)
     name, splits = choose_data(config)
@@ -104,6 +105,14 @@ def main(config: Config) -> dict:
     print_table(report)
     console.print(f"report and figures in {folder}")
     return report
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot run, before anything runs."""
+    positive = ("labels", "epochs", "batch_size", "labelled_per_step", "learning_rate", "nll_images", "nll_particles")
+    for name in positive:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(config, name)}")
 
 
 def choose_data(config: Config) -> tuple[str, Splits]:
@@ -246,6 +255,6 @@ if __name__ == "__main__":
     except ppvae.Interrupted as stop:
         console.print(f"[bold]{stop}")
         sys.exit(128 + stop.signal_number)
-    except (ppvae.PpvaeError, FileExistsError, RuntimeError) as error:
+    except (ppvae.PpvaeError, ValueError, OSError, RuntimeError) as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False)
         sys.exit(1)

@@ -49,10 +49,12 @@ def check_input(x: Tensor, y: Tensor | None) -> None:
     check_finite(x)
     if y is None:
         return
+    if not isinstance(y, Tensor):
+        raise ContractError(f"expected y to be a long tensor of shape ({len(x)},), got {type(y).__name__}")
     if y.shape != x.shape[:1] or y.dtype != torch.long:
         raise ContractError(
             f"expected y to be a long tensor of shape ({len(x)},), one label a row of x, "
-            f"got {y.dtype} of shape {tuple(y.shape)}"
+            f"got {y.dtype} of shape {tuple(y.shape)}; convert it with y.long()"
         )
 
 
@@ -112,7 +114,7 @@ def run(role: str, fn, x: Tensor, given: Tensor | None, replayed=None):
         labels = "without labels" if given is None else f"with labels of shape {tuple(given.shape)}"
         raise ContractError(
             f"the {role} failed on x of shape {tuple(x.shape)} {labels}, with particles at dim {PARTICLE_DIM}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}. Networks must take (..., event) and sites stand in "
+            f"{type(error).__name__}: {_first_line(error)}. Networks must take (..., event) and sites stand in "
             f'`pyro.plate("{PLATE}", len(x))`'
         ) from error
     strangers = [name for name, node in trace.nodes.items() if node["type"] == "param"]
@@ -126,6 +128,10 @@ def run(role: str, fn, x: Tensor, given: Tensor | None, replayed=None):
     return trace
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no message")
+
+
 def _owns(value: Tensor, owned: set[int]) -> bool:
     unconstrained = value.unconstrained() if hasattr(value, "unconstrained") else value
     return id(unconstrained) in owned or id(value) in owned
@@ -137,9 +143,15 @@ def _sample_nodes(trace) -> dict:
     }
 
 
-def check_guide_sites(trace) -> None:
+def check_guide_sites(trace, label_given: bool) -> None:
     """Raise ContractError where the guide observes, or draws what has no gradient."""
     for name, node in _sample_nodes(trace).items():
+        if name == LABEL and label_given and not node["is_observed"]:
+            raise ContractError(engine.DRAWS_GIVEN_LABEL)
+        if name == LABEL and node["fn"].event_shape:
+            raise ContractError(
+                f'expected site "{LABEL}" to be a class index, got {node["fn"]}; use Categorical, not OneHotCategorical'
+            )
         if node["is_observed"]:
             raise ContractError(
                 f"expected the guide to observe nothing, got site {name!r} with obs=; a guide that is given "

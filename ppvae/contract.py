@@ -21,7 +21,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ppvae import checks
-from ppvae.isolation import evaluating, forked_randomness, isolated
+from ppvae.isolation import untouched
 from ppvae.particles import OBSERVED
 
 _instances = itertools.count()
@@ -68,29 +68,32 @@ def check_pair(model, guide, x: Tensor, y: Tensor | None = None) -> None:
         x: a few data, shape (B, *event_shape).
         y: their labels, shape (B,), -1 where unknown; or None.
 
-    The model is run once alone, then the guide, then the model against it, in evaluation mode without gradients.
+    The model is run once alone, then the guide, then the model against it, in evaluation mode without gradients;
+    where some of y are known and some not, both on the rows of each kind, and on all of them together.
     Random state, parameters and the global parameter store are left as they were.
     """
-    checks.check_input(x, y)
     checks.check_parameters(model, guide)
-    local = pyro.settings.context(validate_poutine=False)  # a stray pyro.param is ours to report
-    with (
-        torch.no_grad(),
-        evaluating(model, guide),
-        isolated(model, guide),
-        forked_randomness(x.device),
-        local,
-    ):
+    checks.check_input(x, y)
+    stray = pyro.settings.context(validate_poutine=False)  # a pyro.param of no module is ours to report
+    with untouched(model, guide, device=x.device), stray:
         checks.check_label_range(model, x, y)
-        given = y if y is not None and bool((y >= 0).all()) else None
-        prior = checks.run("model", model, x, given)
-        checks.check_observes(prior)
-        checks.check_event_shape(prior.nodes[OBSERVED]["fn"], x)
-        checks.check_support(prior.nodes[OBSERVED]["fn"], x)
-        guide_trace = checks.run("guide", guide, x, given)
-        checks.check_guide_sites(guide_trace)
-        checks.check_match(prior, guide_trace)
-        model_trace = checks.run("model", model, x, given, replayed=guide_trace)
-        checks.check_plate("guide", guide_trace, len(x))
-        checks.check_plate("model", model_trace, len(x))
+        known = torch.zeros(len(x), dtype=torch.bool) if y is None else y >= 0
+        if not known.all():
+            _check_form(model, guide, x, None)
+        if known.any():
+            _check_form(model, guide, x[known], y[known])
         checks.check_densities(model, guide, x, y)
+
+
+def _check_form(model, guide, x: Tensor, y: Tensor | None) -> None:
+    """Check the pair as it is called with every label known, or with none."""
+    prior = checks.run("model", model, x, y)
+    checks.check_observes(prior)
+    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], x)
+    checks.check_support(prior.nodes[OBSERVED]["fn"], x)
+    guide_trace = checks.run("guide", guide, x, y)
+    checks.check_guide_sites(guide_trace, label_given=y is not None)
+    checks.check_match(prior, guide_trace)
+    model_trace = checks.run("model", model, x, y, replayed=guide_trace)
+    checks.check_plate("guide", guide_trace, len(x))
+    checks.check_plate("model", model_trace, len(x))

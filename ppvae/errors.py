@@ -21,10 +21,10 @@ class NonFiniteLossError(PpvaeError, FloatingPointError):
     """The training loss turned NaN or infinite; the last good checkpoint was kept."""
 
 
-class Interrupted(PpvaeError, KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal, after its state was saved.
 
-    It is a ``KeyboardInterrupt``, so that code which catches ``Exception`` does not swallow it.
+    It is a ``KeyboardInterrupt`` and no ``Exception``, so that ``except Exception`` does not swallow it.
     """
 
     def __init__(self, message: str, signal_number: int):

@@ -34,12 +34,10 @@ def _allow_local_parameters(module) -> None:
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules in evaluation mode (dropout off, running batch statistics) and back again."""
+def modes_restored(*modules: nn.Module) -> Iterator[None]:
+    """Put every part of the modules back in the mode, training or evaluation, that it was in."""
     training = [(part, part.training) for module in modules for part in module.modules()]
     try:
-        for module in modules:
-            module.eval()
         yield
     finally:
         for part, mode in training:
@@ -47,9 +45,30 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules in evaluation mode (dropout off, running batch statistics) and back again."""
+    with modes_restored(*modules):
+        for module in modules:
+            module.eval()
+        yield
+
+
+@contextmanager
 def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Random numbers of one's own, from ``seed`` if one is given; the caller's state is put back."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_cuda else []):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every other device too
+        if seed is not None and on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def untouched(*modules: nn.Module, device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Run modules in evaluation mode and without gradients, and leave no trace: not in the global parameter store,
+    not in their statistics, not in the caller's random state."""
+    with torch.no_grad(), evaluating(*modules), isolated(*modules), forked_randomness(device, seed):
         yield

@@ -13,14 +13,7 @@ from torch.distributions.utils import broadcast_all
 
 
 class Likelihood(nn.Module):
-    """``likelihood(output, event_dim)`` -> distribution over x.
-
-    Attributes:
-        outputs_per_element: numbers that the network must give for each element of x; None for one
-            without a dimension of its own.
-    """
-
-    outputs_per_element: int | None = None
+    """``likelihood(output, event_dim)`` -> distribution over x."""
 
     def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
         raise NotImplementedError
@@ -70,7 +63,7 @@ class Categorical(Likelihood):
         super().__init__()
         if levels < 2:
             raise ValueError(f"expected at least 2 levels, got {levels}")
-        self.levels = self.outputs_per_element = levels
+        self.levels = levels
 
     def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
         if output.shape[-1] != self.levels:

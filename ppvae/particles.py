@@ -7,7 +7,7 @@ and one further dimension on the left for each enumerated discrete site.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyro
@@ -34,7 +34,8 @@ class Site:
     """One sample statement of a trace.
 
     Attributes:
-        log_prob: log density at ``value``, in nats, shape ``(enumeration..., K, B)``.
+        log_prob: log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked.
+        mask: where the site counts, if it stands under ``pyro.poutine.mask``.
         enumerated: whether ``value`` runs over the whole support instead of being drawn.
     """
 
@@ -44,6 +45,11 @@ class Site:
     log_prob: Tensor
     enumerated: bool
     observed: bool
+    mask: Tensor | bool | None = None
+
+    def masked(self, term: Tensor) -> Tensor:
+        """``term`` where the site counts, 0 elsewhere."""
+        return term if self.mask is None else torch.where(torch.as_tensor(self.mask), term, 0.0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Particles:
         q, p = self._latent(name), self.model[name]
         if analytic and not q.enumerated and self._prior_drawn_before(name):
             try:
-                return kl_divergence(q.distribution, p.distribution)
+                return q.masked(kl_divergence(q.distribution, p.distribution))
             except NotImplementedError:
                 pass
         return q.log_prob - p.log_prob
@@ -111,15 +117,26 @@ class Particles:
         """log q(y | x) at the known labels, 0 where the label is unknown; shape (B,), in nats."""
         if self.labels is None:
             return next(iter(self.model.values())).log_prob.new_zeros(self.batch_size)
-        q = self.guide[LABEL].distribution if LABEL in self.guide else self.classify(noise=True)
+        q = self.label_site.distribution if LABEL in self.guide else self.classify(noise=True)
         log_q = q.log_prob(self.labels.clamp(min=0)).reshape(-1, self.batch_size).mean(0)
         return torch.where(self.labels >= 0, log_q, 0.0)
+
+    @property
+    def label_site(self) -> Site:
+        """The enumerated site of the label, log_prob (C, K or 1, B); refused if q(y | x) has discrete parents."""
+        site = self.guide[LABEL]
+        if site.log_prob.dim() != 3 or site.distribution.batch_shape[:-2].numel() != 1:
+            raise ContractError(
+                f"expected q(y | x) that depends on no other discrete site, got log densities of shape "
+                f"{tuple(site.log_prob.shape)} in the guide; draw the label before the other discrete sites"
+            )
+        return site
 
     def average(self, integrand: Tensor) -> Tensor:
         """Mean over particles, expectation over enumerated sites: (enumeration..., K, B) -> (B,)."""
         weight = self._enumeration_weight
-        if weight is not None:
-            integrand = weight * integrand
+        if weight is not None:  # 0 * inf is 0 here: what q rules out has no part in its expectation
+            integrand = weight * integrand.masked_fill(weight == 0, 0.0)
         return self._per_particle(integrand).sum(0).mean(0)
 
     @cached_property
@@ -173,19 +190,22 @@ def draw(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 
     Neither the global parameter store nor any parameter's name is touched.
     """
     with isolated(model, guide):
-        return replay(model, guide, x, y, num_particles)
+        particles = replay(model, guide, x, y, num_particles)
+    return replace(particles, classify=lambda noise: _classify_isolated(guide, x, noise))
 
 
 def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1) -> Particles:
     """:func:`draw` in the caller's parameter store, as a stock ``pyro.infer.SVI`` loop needs it."""
     if num_particles < 1:
         raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
-    given = None if y is None or not _all_known(y) else y
+    given = y if y is not None and _all_known(y) else None
     enumerate_guide = poutine.enum(config_enumerate(guide, default="parallel"), first_available_dim=PARTICLE_DIM - 1)
     guide_trace = trace(enumerate_guide, x, given, num_particles)
     model_trace = trace(poutine.replay(model, trace=guide_trace), x, given, num_particles)
     guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
-    if y is not None and given is None and LABEL in guide_sites:
+    if y is not None and LABEL in guide_sites:
+        if given is not None:
+            raise ContractError(DRAWS_GIVEN_LABEL)
         guide_sites[LABEL] = _label_unknown_rows_only(guide_sites[LABEL], y)
     return Particles(
         guide_sites,
@@ -214,6 +234,11 @@ def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Dis
     )
 
 
+def _classify_isolated(guide, x: Tensor, noise: bool) -> Distribution:
+    with isolated(guide):
+        return _classify(guide, x, noise)
+
+
 def _classify(guide, x: Tensor, noise: bool) -> Distribution:
     with nullcontext() if noise else evaluating(guide):
         return distribution_at(guide, LABEL, x)
@@ -234,9 +259,14 @@ class _StopAt(Messenger):
             raise _Reached(msg["fn"])
 
 
+def mark_known(y: Tensor) -> Tensor:
+    """Note on a tensor of labels that all are known, so that no step need ask the device (and wait for it)."""
+    y.ppvae_all_known = True
+    return y
+
+
 def _all_known(y: Tensor) -> bool:
-    # Asking a CUDA tensor would stall the step, so there every class is enumerated and masked instead.
-    return not y.is_cuda and bool((y >= 0).all())
+    return getattr(y, "ppvae_all_known", False) or bool((y >= 0).all())
 
 
 def trace(fn, x: Tensor, y: Tensor | None, num_particles: int):
@@ -251,22 +281,45 @@ def _sites(trace) -> dict[str, Site]:
             name,
             node["fn"],
             node["value"],
-            _log_prob(node),
+            _log_prob(name, node),
             enumerated="_enumerate_dim" in node["infer"],
             observed=node["is_observed"],
+            mask=node["mask"],
         )
         for name, node in trace.nodes.items()
         if node["type"] == "sample" and not site_is_subsample(node)
     }
 
 
-def _log_prob(node) -> Tensor:
+def _log_prob(name: str, node) -> Tensor:
     log_prob = node["fn"].log_prob(node["value"])
     mask = node["mask"]
-    return log_prob if mask is None else torch.where(torch.as_tensor(mask), log_prob, 0.0)
+    if mask is None:
+        return log_prob
+    if "_enumerate_dim" in node["infer"]:
+        raise ContractError(
+            f"expected the enumerated site {name!r} without a mask, got one: a masked row would count every value "
+            "once. Leave the mask to the sites that depend on it"
+        )
+    return torch.where(torch.as_tensor(mask), log_prob, 0.0)
 
 
 def _label_unknown_rows_only(site: Site, y: Tensor) -> Site:
     """A known label is an observation: q has no term for it."""
-    log_prob = torch.where(y >= 0, 0.0, site.log_prob)
-    return Site(site.name, site.distribution, site.value, log_prob, site.enumerated, site.observed)
+    if not site.enumerated or site.distribution.event_shape:
+        raise ContractError(
+            f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
+            f"{site.distribution}; use Categorical (not OneHotCategorical)"
+        )
+    classes = len(site.value)
+    if y.min() < -1 or y.max() >= classes:
+        raise ContractError(
+            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
+        )
+    return replace(site, log_prob=torch.where(y >= 0, 0.0, site.log_prob))
+
+
+DRAWS_GIVEN_LABEL = (
+    f'expected the guide not to draw site "{LABEL}" when labels are given, but it does; '
+    f'write `if y is None: y = pyro.sample("{LABEL}", ...)`'
+)

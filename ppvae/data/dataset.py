@@ -39,6 +39,11 @@ class Dataset:
             raise DataError(f"expected uint8 grey values or floating data, got {self.x.dtype}; convert x first")
         if self.binarization not in BINARIZATIONS:
             raise DataError(f"expected binarization to be one of {BINARIZATIONS}, got {self.binarization!r}")
+        if self.binarization == "dynamic" and self.x.is_floating_point() and not ((self.x >= 0) & (self.x <= 1)).all():
+            raise DataError(
+                f"expected values in [0, 1] to binarize, got {self.x.min():.4g} to {self.x.max():.4g} (NaN counts as "
+                "outside); rescale or clean x"
+            )
         if self.y is not None:
             _check_labels(self.y, len(self.x), self.num_classes)
 

@@ -16,7 +16,7 @@ from ppvae.data.dataset import Binarization, Dataset, Splits
 from ppvae.errors import DataError
 
 SPLIT_SEED = 0  # the same split in every run, so that scores of two runs are of the same test data
-PATIENCE = 5.0  # seconds that a download may say nothing
+PATIENCE = 4.0  # seconds that a host may say nothing
 _MNIST_FILES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
 
 
@@ -71,7 +71,10 @@ def _mnist(validation: int | None, root: Path) -> dict[str, tuple[Tensor, Tensor
 
 
 def _mnist_parts(root: Path) -> list[tuple[Tensor, Tensor]]:
-    from torchvision.datasets import MNIST  # where it is used: its import takes seconds
+    try:
+        from torchvision.datasets import MNIST  # where it is used: its import takes seconds
+    except (ImportError, RuntimeError) as error:  # a torchvision beside a torch of another build
+        raise DataError(f"torchvision cannot be imported ({error}); install the one that fits torch") from error
 
     raw = root / "MNIST" / "raw"
     if not all((raw / file).exists() for file in _MNIST_FILES):
@@ -91,8 +94,8 @@ def _mnist_parts(root: Path) -> list[tuple[Tensor, Tensor]]:
 def _download(dataset, root: Path) -> None:
     hosts = [urlparse(mirror).hostname for mirror in dataset.mirrors]
     try:
-        if not any(_resolves(host) for host in hosts):
-            raise OSError("no network: none of the mirrors' names could be looked up")
+        if not any(_reachable(host) for host in hosts):
+            raise OSError(f"none of its mirrors answered within {PATIENCE:g} seconds")
         with _patience(PATIENCE):
             dataset(root, download=True)
     except (OSError, RuntimeError) as error:
@@ -102,19 +105,18 @@ def _download(dataset, root: Path) -> None:
         ) from error
 
 
-def _resolves(host: str) -> bool:
-    """Whether a name can be looked up in time. A look-up heeds no time-out, so it gets its own thread."""
-    found = threading.Event()
+def _reachable(host: str) -> bool:
+    """Whether a host answers in time. Looking up its name heeds no time-out, so it gets its own thread."""
+    answered = threading.Event()
 
-    def look_up() -> None:
-        with contextlib.suppress(OSError):
-            socket.getaddrinfo(host, 443)
-            found.set()
+    def connect() -> None:
+        with contextlib.suppress(OSError), socket.create_connection((host, 443), timeout=PATIENCE):
+            answered.set()
 
-    thread = threading.Thread(target=look_up, daemon=True)
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    return found.is_set()
+    return answered.is_set()
 
 
 def _damaged(raw: Path, reason) -> DataError:

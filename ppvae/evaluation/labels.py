@@ -4,15 +4,18 @@ import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
-from ppvae.isolation import evaluating, isolated
+from ppvae.isolation import untouched
 from ppvae.particles import LABEL, distribution_at
 
 ROWS = 1000  # data evaluated at once
 
 
 def predict(guide, x: Tensor) -> Tensor:
-    """q(y | x) of each datum, shape (B, C), in evaluation mode."""
-    return torch.cat([_in_evaluation(guide, LABEL, part).probs for part in x.split(ROWS)])
+    """q(y | x) of each datum, shape (B, C), in evaluation mode.
+
+    Where the guide draws other latents before the label, it is q(y | x, those), at draws of a fixed seed.
+    """
+    return torch.cat([_in_evaluation(guide, LABEL, part).probs.reshape(len(part), -1) for part in x.split(ROWS)])
 
 
 def accuracy(guide, data: Dataset) -> float:
@@ -35,12 +38,11 @@ def features(guide, x: Tensor, y: Tensor | None = None, site: str = "z") -> Tens
         x: data, shape (B, *event_shape).
         y: labels, shape (B,), all known, for a guide that depends on them.
     """
-    labels = [None] * len(x) if y is None else y.split(ROWS)
-    means = [_in_evaluation(guide, site, part, label).mean for part, label in zip(x.split(ROWS), labels, strict=False)]
+    parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
+    means = [_in_evaluation(guide, site, x[part], None if y is None else y[part]).mean for part in parts]
     return torch.cat(means)
 
 
-@torch.no_grad()
 def _in_evaluation(guide, site: str, x: Tensor, y: Tensor | None = None):
-    with evaluating(guide), isolated(guide):
+    with untouched(guide, device=x.device, seed=0):
         return distribution_at(guide, site, x, y)

@@ -4,7 +4,8 @@ import pyro
 import torch
 
 from ppvae.data import Dataset
-from ppvae.isolation import evaluating, forked_randomness, isolated
+from ppvae.isolation import untouched
+from ppvae.particles import mark_known
 
 
 def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0) -> float:
@@ -18,17 +19,10 @@ def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 5
         batch_size: rows evaluated at once.
         seed: of binarization and draws; the caller's own random state is left alone.
     """
-    fork = forked_randomness(data.x.device, seed)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
-    with (
-        torch.no_grad(),
-        evaluating(model, guide),
-        isolated(model, guide),
-        fork,
-        pyro.validation_enabled(False),
-    ):
+    with untouched(model, guide, device=data.x.device, seed=seed), pyro.validation_enabled(False):
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
             for index in rows.split(batch_size) if len(rows) else ():
-                part = (data.rows(index), data.y[index]) if labelled else (data.rows(index),)
+                part = (data.rows(index), mark_known(data.y[index])) if labelled else (data.rows(index),)
                 total += objective.loss(model, guide, *part)
     return total.item() / len(data)

@@ -9,11 +9,12 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from ppvae.checks import check_support
+from ppvae.checks import check_input, check_label_range, check_parameters, check_support
 from ppvae.contract import check_pair
+from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
-from ppvae.isolation import evaluating, forked_randomness, isolated
-from ppvae.particles import OBSERVED, replay
+from ppvae.isolation import untouched
+from ppvae.particles import OBSERVED, distribution_at, replay
 
 KHAT_LIMIT = 0.7
 
@@ -51,8 +52,8 @@ class LogMarginal:
 
     @property
     def khat_above_limit(self) -> float:
-        """Share of the data whose k-hat is above 0.7."""
-        return (self.khat > KHAT_LIMIT).double().mean().item()
+        """Share of the data whose k-hat is above 0.7; NaN where there are too few particles to tell."""
+        return float("nan") if self.khat.isnan().any() else (self.khat > KHAT_LIMIT).double().mean().item()
 
     def bound(self, k: int) -> Tensor:
         """The k-particle importance-weighted bound of each datum, shape (B,), for any k from 1 to K.
@@ -109,33 +110,20 @@ def log_marginal(
     """
     if num_particles < 1 or chunk < 1:
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
+    check_parameters(model, guide)
     x, y = _beside(model, x), None if y is None else _beside(model, y)
-    check_pair(model, guide, x[:4], None if y is None else y[:4])
-    fork = forked_randomness(x.device, seed)
-    with (
-        torch.no_grad(),
-        evaluating(model, guide),
-        isolated(model, guide),
-        fork,
-        pyro.validation_enabled(False),
-    ):
+    check_input(x, y)
+    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
         rows = max(1, pairs // num_particles)
-        blocks = range(0, len(x), rows)
+        blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
         parts = [
-            _block(
-                model,
-                guide,
-                x[i : i + rows],
-                None if y is None else y[i : i + rows],
-                num_particles,
-                pairs,
-                keep_weights,
-            )
-            for i in (track(blocks, "log p(x)") if progress else blocks)
+            _block(model, guide, x[block], None if y is None else y[block], num_particles, pairs, keep_weights)
+            for block in (track(blocks, "log p(x)") if progress else blocks)
         ]
-    columns = [None if part[0] is None else torch.cat(part, -1) for part in zip(*parts, strict=True)]
-    return LogMarginal(*columns[:4], num_particles, columns[4])
+    value, error, ess, khat, weights = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+    _check_finite_values(value)
+    return LogMarginal(value, error, ess, khat, num_particles, weights if keep_weights else None)
 
 
 def _beside(model, x: Tensor) -> Tensor:
@@ -144,13 +132,29 @@ def _beside(model, x: Tensor) -> Tensor:
 
 
 def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:
-    """Check all of x against the likelihood's support; the number of enumerated values per particle."""
-    particles = replay(model, guide, x[:1], None if y is None else y[:1])
-    check_support(particles.model[OBSERVED].distribution, x)
-    return max(site.log_prob.numel() for site in particles.model.values())
+    """Check all of the data; the number of enumerated values per particle, at most."""
+    check_label_range(model, x[:1], y)
+    kinds = [slice(0, 4)] if y is None else [(y < 0).nonzero()[:2, 0], (y >= 0).nonzero()[:2, 0]]
+    few = [(x[rows], None if y is None else y[rows]) for rows in kinds if len(x[rows])]
+    for some_x, some_y in few:
+        check_pair(model, guide, some_x, some_y)
+    one_each = torch.cat([some_x[:1] for some_x, _ in few])
+    labels = None if y is None else torch.cat([some_y[:1] for _, some_y in few])
+    particles = replay(model, guide, one_each, labels)
+    check_support(distribution_at(model, OBSERVED, x[:1], None if labels is None else labels[:1].clamp(min=0)), x)
+    return max(site.log_prob.numel() for site in particles.model.values()) // len(one_each)
 
 
-def _block(model, guide, x, y, num_particles: int, pairs: int, keep_weights: bool) -> tuple[Tensor | None, ...]:
+def _check_finite_values(value: Tensor) -> None:
+    if not torch.isfinite(value).all():
+        rows = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
+        raise ContractError(
+            f"expected finite weights, got log p(x) = {value[rows[0]]} for {len(rows)} of {len(value)} data, the first "
+            f"at row {rows[0]}; look for NaN in the pair's parameters and for extreme data"
+        )
+
+
+def _block(model, guide, x, y, num_particles: int, pairs: int, keep_weights: bool) -> tuple[Tensor, ...]:
     step = max(1, min(num_particles, pairs // len(x)))
     chunks = [
         replay(model, guide, x, y, min(step, num_particles - start)).log_weight.double().cpu()
@@ -160,6 +164,13 @@ def _block(model, guide, x, y, num_particles: int, pairs: int, keep_weights: boo
     total = log_weight.logsumexp(0)
     value = total - math.log(num_particles)
     ess = (2 * total - (2 * log_weight).logsumexp(0)).exp()
-    spread = (1 / ess - 1 / num_particles).clamp(min=0) * num_particles / max(num_particles - 1, 1)
     khat = torch.from_numpy(pareto_khat(np.ascontiguousarray(log_weight.T.numpy())))
-    return value, spread.sqrt(), ess, khat, (log_weight - value).float() if keep_weights else None
+    kept = (log_weight - value).float() if keep_weights else log_weight[:0]
+    return value, _standard_error(ess, num_particles), ess, khat, kept
+
+
+def _standard_error(ess: Tensor, num_particles: int) -> Tensor:
+    """sd(w) / (mean(w) sqrt(K)), from the effective sample size; NaN for a single particle."""
+    if num_particles == 1:
+        return torch.full_like(ess, torch.nan)
+    return ((1 / ess - 1 / num_particles).clamp(min=0) * num_particles / (num_particles - 1)).sqrt()

@@ -10,17 +10,20 @@ def pareto_khat(log_weight: np.ndarray) -> np.ndarray:
         log_weight: log importance weights, shape (..., K).
 
     Returns an array of shape (...). Below 0.7 the estimate of a mean can be relied upon; above it, its
-    error bars cannot. NaN where K is below 25: then the tail has under five weights.
+    error bars cannot. NaN where K is below 25, a tail of under five weights, and where a log
+    weight is not finite.
 
     Source: Vehtari et al. 2024, "Pareto Smoothed Importance Sampling".
     """
     if log_weight.shape[-1] < 25:
         return np.full(log_weight.shape[:-1], np.nan)
     flat = log_weight.reshape(-1, log_weight.shape[-1])
-    equal = np.ptp(flat, axis=-1) < 1e-10  # the exact posterior: no tail to fit, and nothing to fear
-    khat = np.full(len(flat), -np.inf)
-    if not equal.all():
-        khat[~equal] = _psis(flat[~equal])
+    finite = np.isfinite(flat).all(-1)
+    khat = np.where(finite, -np.inf, np.nan)
+    unequal = np.zeros_like(finite)
+    unequal[finite] = np.ptp(flat[finite], axis=-1) > 1e-10  # equal weights have no tail to fit, nothing to fear
+    if unequal.any():
+        khat[unequal] = _psis(flat[unequal])
     return khat.reshape(log_weight.shape[:-1])
 
 

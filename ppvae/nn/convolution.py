@@ -77,7 +77,7 @@ class ConvClassifier(nn.Module):
                 nn.ReLU(),
             ]
         features = channels[-1] * height * width_
-        self.convolutions = nn.Sequential(*stages).to(memory_format=torch.channels_last)  # faster on a CPU
+        self.convolutions = nn.Sequential(*stages)
         self.head = nn.Sequential(nn.Dropout2d(dropout), nn.Flatten(), nn.Linear(features, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,6 +87,8 @@ class ConvClassifier(nn.Module):
 def over_images(layers: Callable[[Tensor], Tensor], x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
     """Apply layers that take (N, 1, H, W) to (..., H, W), and restore what stood before the image."""
     leading = flatten_event(x, image_shape).shape[:-1]
+    # Channels last is faster on a CPU. The weights stay as they are: Pyro's parameter store copies what is not
+    # contiguous, and a stock SVI loop would then train the copy.
     images = x.reshape(-1, 1, *image_shape).contiguous(memory_format=torch.channels_last)
     return layers(images).reshape(*leading, -1)
 

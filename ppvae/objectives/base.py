@@ -47,3 +47,13 @@ class Objective(pyro.infer.ELBO):
 
     def _get_trace(self, model, guide, args, kwargs):
         raise NotImplementedError("a ppvae objective reads particles (ppvae.draw), not pairs of traces")
+
+
+def require_objective(objective) -> Objective:
+    """The objective itself, or TypeError if it is one of Pyro's, which do not read particles."""
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"expected an objective of ppvae such as ELBO(), got {type(objective).__name__}; Pyro's own estimators can "
+            "be given to fit, but not be combined"
+        )
+    return objective

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ppvae.objectives.base import Objective
+from ppvae.objectives.base import Objective, require_objective
 from ppvae.particles import LABEL, Particles
 
 
@@ -30,14 +30,14 @@ class Consistency(Objective):
     def __init__(self, objective: Objective, weight: float, threshold: float = 0.95):
         if not weight >= 0 or not 0 <= threshold < 1:
             raise ValueError(f"expected weight of at least 0 and threshold in [0, 1), got {weight} and {threshold}")
-        super().__init__(objective.num_particles)
+        super().__init__(require_objective(objective).num_particles)
         self.objective, self.weight, self.threshold = objective, weight, threshold
 
     def per_datum(self, particles: Particles) -> Tensor:
         loss = self.objective.per_datum(particles)
         if LABEL not in particles.guide:  # every label is known
             return loss
-        label = particles.guide[LABEL]
+        label = particles.label_site
         with torch.no_grad():
             target = particles.classify(noise=False).log_prob(label.value).exp()
             sure = target.amax(0) > self.threshold

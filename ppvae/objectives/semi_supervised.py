@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ppvae.objectives.base import Objective
+from ppvae.objectives.base import Objective, require_objective
 from ppvae.particles import Particles
 
 
@@ -28,7 +28,7 @@ class SemiSupervised(Objective):
     def __init__(self, bound: Objective, alpha: float):
         if not alpha >= 0:
             raise ValueError(f"expected alpha of at least 0, got {alpha}")
-        super().__init__(bound.num_particles)
+        super().__init__(require_objective(bound).num_particles)
         self.bound, self.alpha = bound, alpha
 
     def per_datum(self, particles: Particles) -> Tensor:

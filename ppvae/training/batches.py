@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
+from ppvae.particles import mark_known
 
 Part = tuple[Tensor] | tuple[Tensor, Tensor]
 
@@ -40,7 +41,7 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Part]]:
         """The steps of one epoch from step ``start`` on, each a list of parts (x,) or (x, y)."""
-        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        generator = torch.Generator().manual_seed(((self.seed << 20) + epoch) % 2**63)
         device = self.data.x.device
         main = _order(self._main, len(self) * self.batch_size, generator).to(device)
         labelled = _order(self._labelled, len(self) * self.labelled_per_step, generator).to(device)
@@ -52,7 +53,7 @@ class Batches:
 
     def _part(self, index: Tensor, unlabelled: bool) -> Part:
         x = self.data.rows(index)
-        return (x,) if unlabelled else (x, self.data.y[index])
+        return (x,) if unlabelled else (x, mark_known(self.data.y[index]))
 
 
 def _slice(order: Tensor, step: int, size: int) -> Tensor:

@@ -40,6 +40,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         ) from error
 
 
+def require(tensors: dict, values: dict, names: set[str], keys: set[str], path: str | Path) -> None:
+    """Raise CheckpointError unless a checkpoint has these tensors and values."""
+    missing = sorted((names - tensors.keys()) | (keys - values.keys()))
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}, so no run can be resumed from it; start anew")
+
+
 def load_checkpoint(path: str | Path, model: nn.Module, guide: nn.Module) -> dict:
     """Load a pair's weights from ``best.safetensors`` or ``last.safetensors`` of a run folder.
 

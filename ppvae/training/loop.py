@@ -1,7 +1,7 @@
 """The training loop: the only one."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,20 +9,17 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.checks import check_label_range, check_support
-from ppvae.contract import check_pair
+from ppvae.checks import check_parameters
 from ppvae.data import Dataset
 from ppvae.evaluation.loss import evaluate_loss
-from ppvae.isolation import evaluating, forked_randomness, isolated
-from ppvae.particles import OBSERVED, distribution_at
+from ppvae.isolation import evaluating, forked_randomness, isolated, modes_restored
 from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run import Run
 from ppvae.training.run_folder import RunFolder
+from ppvae.training.setup import check_data, describe_run
 from ppvae.training.signals import stop_on_signals
-
-_ROWS = 10_000  # rows checked at once
 
 
 def adam(lr: float = 1e-3, **options) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
@@ -76,44 +73,62 @@ def fit(
         labelled_per_step: labelled rows beside the unlabelled ones in each step, at most.
         optimizer: parameters -> torch optimizer; ``adam(1e-3)`` if None.
         schedule: step -> factor on the learning rate.
-        train_model: False freezes the model and trains the guide alone.
+        train_model: False freezes the model (parameters, batch statistics, dropout) and trains the guide alone.
         validation: data on which the loss is taken after each epoch, in evaluation mode with fixed random
             numbers; ``best.safetensors`` is the epoch where it was lowest.
         evaluate: called after each epoch, in evaluation mode without gradients; its numbers join the metrics.
         run_dir: folder for configuration, metrics and checkpoints; None writes nothing.
-        resume: go on from the folder's last checkpoint, to the same numbers as an uninterrupted run.
+        resume: go on from the folder's last checkpoint, to the same numbers as an uninterrupted run (on one
+            machine; on CUDA as far as its kernels repeat themselves).
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
         seed: of the order of the data and of all sampling; the caller's own random state is left alone.
         progress: show a progress bar.
 
     Raises ContractError where pair or data break the contract, NonFiniteLossError where the loss turns NaN or
     infinite, Interrupted on SIGINT or SIGTERM (with a run folder, after a checkpoint was written), and
-    CheckpointError where a checkpoint is damaged or of another run.
+    CheckpointError where a checkpoint is damaged or of another run. Modules are put in training mode, and back after.
     """
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    check_parameters(model, guide)
     device = resolve_device(device)
-    data = (data if isinstance(data, Dataset) else Dataset(data)).to(device)
-    validation = None if validation is None else validation.to(device)
+    data, validation = _prepared(data, device), None if validation is None else _prepared(validation, device)
     model.to(device)
     guide.to(device)
-    _check_data(model, guide, data)
+    check_data(model, guide, data)
+    if validation is not None:
+        check_data(model, guide, validation)
     batches = Batches(data, batch_size, labelled_per_step, seed)
-    config = _config(model, guide, objective, data, batches, train_model, seed)
-    folder = RunFolder(run_dir, resume, config)
-    with ExitStack() as stack:
-        stack.enter_context(_frozen(model, not train_model))
-        stack.enter_context(forked_randomness(device, seed))
-        stack.enter_context(pyro.validation_enabled(False))  # the pair was checked; checks wait for the device
-        stack.enter_context(isolated(model, guide))
-        request = stack.enter_context(stop_on_signals(folder.path is not None))
-        report = stack.enter_context(ProgressReport(epochs, len(batches), progress))
-        run = Run(model, guide, objective, batches, folder, optimizer or adam(), schedule)
-        run.begin()
-        while run.epoch < epochs:
-            run.train_epoch(request, report)
-            run.finish_epoch(lambda: _evaluate(run, validation, evaluate, seed), report)
-    return FitResult(run.metrics, folder.path)
+    with _training(model, guide, train_model, device, seed):
+        run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
+        run.begin(RunFolder(run_dir, resume, describe_run(run, train_model)))
+        with (
+            stop_on_signals(run.folder.path is not None) as request,
+            ProgressReport(epochs, len(batches), progress) as report,
+        ):
+            while run.epoch < epochs:
+                run.train_epoch(request, report)
+                run.finish_epoch(lambda: _evaluate(run, validation, evaluate, seed), request, report)
+    return FitResult(run.metrics, run.folder.path)
+
+
+def _prepared(data: Dataset | Tensor, device: torch.device) -> Dataset:
+    return (data if isinstance(data, Dataset) else Dataset(data)).to(device)
+
+
+@contextmanager
+def _training(model: nn.Module, guide: nn.Module, train_model: bool, device: torch.device, seed: int) -> Iterator[None]:
+    """Everything that training needs and that is put back after it."""
+    with (
+        modes_restored(model, guide),
+        forked_randomness(device, seed),
+        pyro.validation_enabled(False),  # the pair was checked; Pyro's own checks wait for the device
+        isolated(model, guide),
+        _frozen(model, not train_model),
+    ):
+        model.train(train_model)  # a frozen model keeps its batch statistics too
+        guide.train()
+        yield
 
 
 def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
@@ -122,36 +137,8 @@ def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict
         if validation is not None:
             numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, seed=seed)
         if evaluate is not None:
-            numbers.update(evaluate())
+            numbers.update({name: float(value) for name, value in evaluate().items()})
     return numbers
-
-
-def _check_data(model, guide, data: Dataset) -> None:
-    """Check the pair on a few rows, and every row against the likelihood's support and the model's classes."""
-    few = slice(0, 4)
-    x = data.rows(few)
-    check_label_range(model, x, data.y)
-    check_pair(model, guide, x, data.labels(few))
-    with torch.no_grad(), isolated(model), forked_randomness(x.device):
-        likelihood = distribution_at(model, OBSERVED, x[:1])
-    if data.binarization != "dynamic":
-        for start in range(0, len(data), _ROWS):
-            check_support(likelihood, data.grey(slice(start, start + _ROWS)), first_row=start)
-
-
-def _config(model, guide, objective, data: Dataset, batches: Batches, train_model: bool, seed: int) -> dict:
-    return {
-        "model": type(model).__name__,
-        "guide": type(guide).__name__,
-        "objective": type(objective).__name__,
-        "data": data.name,
-        "rows": len(data),
-        "binarization": data.binarization,
-        "batch_size": batches.batch_size,
-        "labelled_per_step": batches.labelled_per_step,
-        "train_model": train_model,
-        "seed": seed,
-    }
 
 
 @contextmanager

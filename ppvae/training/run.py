@@ -20,9 +20,9 @@ CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the
 class Run:
     """A pair, its optimizer and how far they have come."""
 
-    def __init__(self, model, guide, objective, batches: Batches, folder: RunFolder, optimizer, schedule):
+    def __init__(self, model, guide, objective, batches: Batches, optimizer, schedule):
         self.model, self.guide, self.objective = model, guide, objective
-        self.batches, self.folder, self.schedule = batches, folder, schedule
+        self.batches, self.schedule = batches, schedule
         self.modules = {"model": model, "guide": guide}
         trainable = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
         if not trainable:
@@ -41,8 +41,10 @@ class Run:
     def step(self) -> int:
         return self.epoch * len(self.batches) + self.step_in_epoch
 
-    def begin(self) -> None:
-        if self.folder.resumed:
+    def begin(self, folder: RunFolder) -> None:
+        """Take up the run that the folder holds, or write its first checkpoint."""
+        self.folder = folder
+        if folder.resumed:
             self._load()
         else:
             self.save()  # so that there is a good checkpoint whatever the first epoch brings
@@ -61,7 +63,7 @@ class Run:
                 self._stop(request)
         self.seconds += time.perf_counter() - started
 
-    def finish_epoch(self, evaluate: Callable[[], dict], report: ProgressReport) -> None:
+    def finish_epoch(self, evaluate: Callable[[], dict], request: StopRequest, report: ProgressReport) -> None:
         loss = self.mean_loss()
         self._check_parameters()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
@@ -77,10 +79,12 @@ class Run:
         self.folder.append_metrics(row)
         improved = row.get("validation_loss", float("inf")) < self.best
         self.best = min(self.best, row.get("validation_loss", float("inf")))
-        self.save()
         if improved:
             self.save(best=True)
+        self.save()
         report.epoch(row)
+        if request:
+            self._stop(request)
 
     def mean_loss(self) -> float:
         """Mean loss per datum of the epoch so far. Raises NonFiniteLossError."""
@@ -93,24 +97,22 @@ class Run:
         return loss
 
     def save(self, best: bool = False) -> None:
-        values = {
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "best": self.best if self.best < float("inf") else None,
-            "seconds": self.seconds,
-        }
-        tensors = {
-            **checkpoint.module_tensors(self.modules),
-            **checkpoint.optimizer_tensors(self.optimizer),
-            "run/loss_sum": self.loss_sum,
-            "run/rng_cpu": torch.get_rng_state(),
-        }
+        parts = checkpoint.module_tensors(self.modules), checkpoint.optimizer_tensors(self.optimizer)
+        self.folder.save({**parts[0], **parts[1], **self._own_tensors()}, self._values(), best)
+
+    def _values(self) -> dict:
+        best = self.best if self.best < float("inf") else None
+        return {"epoch": self.epoch, "step_in_epoch": self.step_in_epoch, "best": best, "seconds": self.seconds}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        tensors = {"run/loss_sum": self.loss_sum, "run/rng_cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["run/rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        self.folder.save(tensors, values, best)
+        return tensors
 
     def _load(self) -> None:
         tensors, values = checkpoint.read(self.folder.last)
+        checkpoint.require(tensors, values, {*self._own_tensors()}, {*self._values()}, self.folder.last)
         checkpoint.load_modules(tensors, self.modules, self.folder.last)
         checkpoint.load_optimizer(tensors, self.optimizer)
         self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
@@ -119,7 +121,7 @@ class Run:
         self.loss_sum.copy_(tensors["run/loss_sum"])
         self.metrics = self.folder.metrics(self.epoch)
         torch.set_rng_state(tensors["run/rng_cpu"])
-        if self.device.type == "cuda" and "run/rng_cuda" in tensors:
+        if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["run/rng_cuda"], self.device)
 
     def _set_rates(self) -> None:
@@ -160,6 +162,11 @@ def train_step(objective, model, guide, parts: list[Part], optimizer: torch.opti
     optimizer.zero_grad(set_to_none=True)
     if hasattr(objective, "differentiable_loss"):
         loss = sum(objective.differentiable_loss(model, guide, *part) for part in parts) / rows
+        if not loss.requires_grad:
+            raise ContractError(
+                f"expected a loss that depends on a trainable parameter, got none from {type(objective).__name__}; "
+                "where every latent is enumerated, IWAE does not depend on the guide (use ELBO)"
+            )
         loss.backward()
         loss = loss.detach()
     else:  # some of Pyro's own, RenyiELBO for one, offer the sum's gradient only

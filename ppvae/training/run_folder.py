@@ -21,6 +21,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path | None, resume: bool, config: dict):
         self.path = None if path is None else Path(path)
+        self.resumed = False
         if self.path is None:
             if resume:
                 raise ValueError("expected run_dir with resume=True, got None")
@@ -35,8 +36,6 @@ class RunFolder:
             self._check_config(config)
         else:
             (self.path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-    resumed = False
 
     @property
     def last(self) -> Path:
@@ -64,7 +63,12 @@ class RunFolder:
         return rows
 
     def _check_config(self, config: dict) -> None:
-        saved = json.loads((self.path / "config.json").read_text())
+        try:
+            saved = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path} has a checkpoint, but its config.json cannot be read ({error}); restore it or start anew"
+            ) from error
         for name, value in config.items():
             if saved.get(name) != value:
                 raise CheckpointError(

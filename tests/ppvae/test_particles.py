@@ -8,6 +8,7 @@ from torch import nn
 
 import ppvae
 from ppvae.contract import Guide, Model
+from ppvae.particles import _all_known, mark_known
 from tests.catalogue import CLASSES, LABELS, PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian
 
@@ -134,3 +135,141 @@ def test_draw_needs_a_particle():
     model, guide, x = PAIRS["user"].make()
     with pytest.raises(ValueError, match="at least 1, got 0"):
         ppvae.draw(model, guide, x, num_particles=0)
+
+
+class MaskedModel(Model):
+    """A latent and an observation that count in the first half of the batch only."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=torch.arange(len(x)) < len(x) // 2):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, self.scale), obs=x)
+
+
+class MaskedGuide(Guide):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=torch.arange(len(x)) < len(x) // 2):
+            pyro.sample("z", dist.Normal(0.3 * x, 0.5))
+
+
+def test_masked_rows_count_nowhere():
+    x = torch.linspace(-2, 2, 6).double()
+    model, guide = MaskedModel(), MaskedGuide()
+    particles = ppvae.draw(model, guide, x)
+    assert (particles.kl("z")[3:] == 0).all()
+    assert (particles.kl("z")[:3] > 0).all()
+    assert (particles.log_weight[:, 3:] == 0).all()
+    torch.manual_seed(0)
+    ours = ppvae.ELBO().loss(model, guide, x)
+    torch.manual_seed(0)
+    assert ours == pytest.approx(pyro.infer.TraceMeanField_ELBO(max_plate_nesting=1).loss(model, guide, x))
+
+
+class TwoDiscrete(Model):
+    """w ~ Categorical, y ~ Categorical(w), x ~ N(loc[w, y], 1); where asked, with a class that is ruled out."""
+
+    def __init__(self, ruled_out: bool = False):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.loc = nn.Parameter(torch.randn(2, 3, generator=generator).double())
+        self.logits = nn.Parameter(torch.randn(2, 3, generator=generator).double())
+        self.ruled_out = ruled_out
+
+    def forward(self, x, y=None):
+        logits = without_last_class(self.logits) if self.ruled_out else self.logits
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Categorical(logits=x.new_zeros(2)))
+            y = pyro.sample("y", dist.Categorical(logits=logits[w]), obs=y)
+            pyro.sample("x", dist.Normal(self.loc[w, y], 1.0), obs=x)
+
+    def log_joint(self, x):
+        """log p(x, w, y), shape (2, 3, B)."""
+        prior = -torch.tensor(2.0).log() + self.logits.log_softmax(-1)
+        return prior.unsqueeze(-1) + dist.Normal(self.loc.unsqueeze(-1), 1.0).log_prob(x)
+
+
+class TwoDiscreteGuide(Guide):
+    def __init__(self, ruled_out: bool = False):
+        super().__init__()
+        self.logits = nn.Parameter(torch.linspace(-1, 1, 6).double().reshape(2, 3))
+        self.ruled_out = ruled_out
+
+    def forward(self, x, y=None):
+        logits = without_last_class(self.logits) if self.ruled_out else self.logits
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Categorical(logits=x.unsqueeze(-1) * x.new_tensor([1.0, -1.0])))
+            if y is None:
+                pyro.sample("y", dist.Categorical(logits=logits[w]))
+
+
+def without_last_class(logits):
+    return logits.masked_fill(torch.tensor([[False, False, True]] * 2), -torch.inf)
+
+
+def stock_enumerated_loss(model, guide, x):
+    return pyro.infer.TraceEnum_ELBO(max_plate_nesting=1).loss(model, pyro.infer.config_enumerate(guide), x)
+
+
+def test_two_discrete_sites_are_summed_together_with_and_without_labels():
+    model, guide, x = TwoDiscrete(), TwoDiscreteGuide(), torch.linspace(-1, 1, 6).double()
+    y = torch.tensor([0, -1, 2, -1, 1, -1])
+    joint = model.log_joint(x)
+    expected = torch.where(y >= 0, joint.logsumexp(0)[y.clamp(min=0), range(6)], joint.logsumexp((0, 1)))
+    torch.testing.assert_close(ppvae.draw(model, guide, x, y).log_weight[0], expected)
+    ours = ppvae.ELBO(analytic_kl=False).loss(model, guide, x)
+    assert ours == pytest.approx(stock_enumerated_loss(model, guide, x))
+    mixed = ppvae.ELBO().per_datum(ppvae.draw(model, guide, x, y))
+    labels = [None if label < 0 else label.reshape(1) for label in y]
+    alone = [ppvae.ELBO().per_datum(ppvae.draw(model, guide, x[i : i + 1], label)) for i, label in enumerate(labels)]
+    torch.testing.assert_close(mixed, torch.cat(alone))
+
+
+def test_a_class_that_q_and_p_rule_out_has_no_part():
+    model, guide, x = TwoDiscrete(True), TwoDiscreteGuide(True), torch.linspace(-1, 1, 6).double()
+    loss = ppvae.ELBO().differentiable_loss(model, guide, x)
+    loss.backward()
+    assert loss.item() == pytest.approx(stock_enumerated_loss(model, guide, x))
+    assert torch.isfinite(model.loc.grad).all()
+
+
+@pytest.mark.parametrize("make", [lambda p: p.log_label, lambda p: ppvae.Consistency(ppvae.ELBO(), 1.0).per_datum(p)])
+def test_a_label_with_discrete_parents_is_refused_where_its_own_density_is_needed(make):
+    particles = ppvae.draw(TwoDiscrete(), TwoDiscreteGuide(), torch.ones(3).double(), torch.tensor([0, -1, 1]))
+    with pytest.raises(ppvae.ContractError, match="depends on no other discrete site"):
+        make(particles)
+
+
+def test_one_hot_labels_are_refused():
+    class OneHot(Guide):
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                pyro.sample("w", dist.Categorical(logits=x.new_zeros(2)))
+                if y is None:
+                    pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(3)))
+
+    with pytest.raises(ppvae.ContractError, match="not OneHotCategorical"):
+        ppvae.check_pair(TwoDiscrete(), OneHot(), torch.ones(3).double())
+
+
+@pytest.mark.parametrize("label", [4, -2])
+def test_a_label_out_of_range_in_a_mixed_batch_is_refused(label):
+    model, guide, x = PAIRS["label"].make()
+    with pytest.raises(ppvae.ContractError, match="labels from 0 to 3"):
+        ppvae.draw(model, guide, x, torch.tensor([label, -1, 0, 0, 0, 0]))
+
+
+def test_labels_marked_as_known_are_not_asked_about():
+    assert _all_known(mark_known(torch.tensor([-1])))  # taken at its word: nothing is read from the tensor
+    assert not _all_known(torch.tensor([0, -1]))
+    assert _all_known(torch.tensor([0, 1]))
+
+
+def test_the_classifier_of_particles_leaves_nothing_behind():
+    pyro.clear_param_store()
+    model, guide, x = PAIRS["label"].make()
+    ppvae.draw(model, guide, x, torch.zeros(len(x), dtype=torch.long)).log_label.sum()
+    assert not list(pyro.get_param_store().keys())

@@ -1,6 +1,7 @@
 """Data sets: splits, choice of labels, binarization, damaged files."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,8 @@ def test_no_binarization_gives_grey_values():
         (lambda: Dataset(torch.zeros(0, 3)), "N >= 1"),
         (lambda: Dataset(torch.zeros(3, 2, dtype=torch.long)), "got torch.int64"),
         (lambda: Dataset(torch.zeros(3, 2), binarization="maybe"), "got 'maybe'"),
+        (lambda: Dataset(torch.full((3, 2), 7.0), binarization="dynamic"), r"values in \[0, 1\] to binarize, got 7"),
+        (lambda: Dataset(torch.full((3, 2), torch.nan), binarization="dynamic"), "NaN counts as outside"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 2]), num_classes=2), "labels from 0 to 1"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, -2, 1]), num_classes=2), "got -2"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1])), r"shape \(3,\)"),
@@ -117,19 +120,24 @@ def test_a_truncated_file_is_said_to_be_damaged(mnist_root, tmp_path):
 
 
 def test_no_network_is_said_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_resolves", lambda host: False)
+    monkeypatch.setattr(loading, "_reachable", lambda host: False)
     available, reason = mnist_available(tmp_path)
     assert not available
     assert "PPVAE_DATA" in reason
-    with pytest.raises(ppvae.DataError, match="no network"):
+    with pytest.raises(ppvae.DataError, match="none of its mirrors answered"):
         load("mnist", root=tmp_path)
 
 
-def test_a_look_up_that_hangs_is_given_up(monkeypatch):
+def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
     waiting = loading.threading.Event()
+
+    def hang(*args, **options):
+        waiting.wait(30)
+        raise OSError
+
     monkeypatch.setattr(loading, "PATIENCE", 0.05)
-    monkeypatch.setattr(loading.socket, "getaddrinfo", lambda *args: waiting.wait(30))
-    assert not loading._resolves("a.host")
+    monkeypatch.setattr(loading.socket, "create_connection", hang)
+    assert not loading._reachable("a.host")
     waiting.set()
 
 
@@ -139,3 +147,10 @@ def test_the_data_folder(monkeypatch, tmp_path):
     assert loading.data_root("here") == Path("here")
     monkeypatch.delenv("PPVAE_DATA")
     assert loading.data_root() == Path.home() / ".cache" / "ppvae"
+
+
+def test_a_torchvision_that_cannot_be_imported_is_said(mnist_root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    available, reason = mnist_available()
+    assert not available
+    assert "torchvision cannot be imported" in reason

@@ -8,10 +8,15 @@ import signal
 import pyro
 import pytest
 import torch
+from ppvae.guides import LabelGuide
+from ppvae.models import GaussianVAE
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import nn
 
 import ppvae
 from ppvae.data import Dataset
+from ppvae.nn import MLP
+from ppvae.training import checkpoint
 from tests.catalogue import LABELS, PAIRS
 
 
@@ -94,6 +99,86 @@ def test_a_frozen_model_stays_as_it_was():
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_a_frozen_model_keeps_its_batch_statistics_and_modes_are_put_back():
+    _, guide, x = PAIRS["gaussian_vae"].make()
+    decoder = nn.Sequential(MLP(3, [], 8), _OverLeading(nn.BatchNorm1d(8)), nn.Dropout(0.5), MLP(8, [], (8, 8)))
+    model = GaussianVAE(decoder, 3).double()
+    guide.eval()
+    before = weights(model)
+    ppvae.fit(model, guide, ppvae.ELBO(), x, epochs=2, batch_size=3, train_model=False, progress=False)
+    assert_equal(weights(model), before)
+    assert model.training
+    assert not guide.training
+    ppvae.fit(model, guide, ppvae.ELBO(), x, epochs=1, batch_size=3, progress=False)
+    assert any(not torch.equal(a, b) for a, b in zip(weights(model), before, strict=True))
+
+
+class _OverLeading(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+def test_a_loss_that_depends_on_nothing_trainable_is_an_error():
+    model, guide, x = PAIRS["mixture"].make()
+    with pytest.raises(ppvae.ContractError, match="got none from IWAE"):
+        ppvae.fit(model, guide, ppvae.IWAE(2), x, epochs=1, train_model=False, progress=False)
+
+
+@pytest.mark.parametrize("pair", ["label", "user"])
+def test_fit_leaves_nothing_in_the_global_store(pair):
+    pyro.clear_param_store()
+    run(pair, epochs=1)
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_dynamic_data_leave_the_callers_random_state_alone():
+    model, guide, _ = PAIRS["label"].make()
+    data = Dataset(torch.rand(20, 8, 8).double(), binarization="dynamic")
+    state = torch.get_rng_state()
+    ppvae.fit(model, guide, ppvae.ELBO(), data, epochs=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_signal_during_the_last_evaluation_is_not_swallowed(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+
+    def evaluate():
+        if metrics.exists() and len(metrics.read_text().splitlines()) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(ppvae.Interrupted, match="epoch 4"):
+        run("gaussian_vae", epochs=3, run_dir=tmp_path, evaluate=evaluate)
+    assert not issubclass(ppvae.Interrupted, Exception)
+
+
+def test_a_guide_that_draws_a_label_it_was_given_is_refused():
+    class Drawing(LabelGuide):
+        def forward(self, x, y=None):
+            return super().forward(x, None)
+
+    model, guide, x = PAIRS["label"].make()
+    broken = Drawing(guide.classifier, guide.encoder)
+    data = Dataset(x.repeat(2, 1, 1), torch.tensor([-1] * 8 + [0, 1, 2, 3]), num_classes=4)
+    with pytest.raises(ppvae.ContractError, match='not to draw site "y" when labels are given'):
+        ppvae.fit(model, broken, ppvae.ELBO(), data, epochs=1, progress=False)
+    with pytest.raises(ppvae.ContractError, match=r"not to draw site"):
+        ppvae.draw(model, broken, x, torch.zeros(6, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [(torch.zeros(5, 4, 4).double(), "got|expected"), (torch.full((5, 8, 8), 3.0).double(), "values from 3 to 3")],
+)
+def test_validation_data_are_checked_before_the_first_step(validation, message):
+    with pytest.raises(ppvae.ContractError, match=message):
+        run("gaussian_vae", validation=validation, evaluate=lambda: pytest.fail("it trained"))
+
+
 def test_nothing_to_train_is_an_error():
     model, guide, x = PAIRS["linear_gaussian"].make()
     guide.requires_grad_(False)
@@ -145,7 +230,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_goes_on_bit_for_bit(num
     assert stop.value.signal_number == number
     assert signal.getsignal(number) is before
     config = tmp_path / "cut" / "config.json"
-    config.write_text(config.read_text().replace("_SignalAt", "ELBO"))
+    config.write_text((tmp_path / "whole" / "config.json").read_text())
     resumed = run(objective=ppvae.ELBO(), run_dir=tmp_path / "cut", resume=True, **options)
     assert_equal(weights(*whole[:2]), weights(*resumed[:2]))
     assert resumed[2].metrics[1]["loss"] == whole[2].metrics[1]["loss"]
@@ -189,6 +274,35 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path):
     run(run_dir=tmp_path, epochs=1)
     with pytest.raises(ppvae.CheckpointError, match="run with batch_size=4, got batch_size=3"):
         run(run_dir=tmp_path, epochs=2, batch_size=3, resume=True)
+
+
+def test_a_run_with_another_objective_or_other_labels_is_not_resumed(tmp_path):
+    run(run_dir=tmp_path, epochs=1)
+    with pytest.raises(ppvae.CheckpointError, match=r"run with objective=.*'alpha': 1.0.*got objective=.*'alpha': 2.0"):
+        run(run_dir=tmp_path, epochs=2, resume=True, objective=ppvae.SemiSupervised(ppvae.ELBO(), 2.0))
+    other = Dataset(data_of("label").x, data_of("label").y.roll(1), num_classes=4)
+    with pytest.raises(ppvae.CheckpointError, match="run with labels="):
+        run(run_dir=tmp_path, epochs=2, resume=True, data=other)
+    with pytest.raises(ppvae.CheckpointError, match="run with optimizer="):
+        run(run_dir=tmp_path, epochs=2, resume=True, optimizer=ppvae.adam(0.1))
+
+
+@pytest.mark.parametrize("content", [None, "{ not json"])
+def test_a_run_folder_without_its_configuration(content, tmp_path):
+    run(run_dir=tmp_path, epochs=1)
+    config = tmp_path / "config.json"
+    config.unlink() if content is None else config.write_text(content)
+    with pytest.raises(ppvae.CheckpointError, match=r"config.json cannot be read"):
+        run(run_dir=tmp_path, epochs=2, resume=True)
+
+
+def test_a_checkpoint_that_lacks_what_a_run_needs(tmp_path):
+    run(run_dir=tmp_path, epochs=1)
+    tensors, values = checkpoint.read(tmp_path / "last.safetensors")
+    del tensors["run/rng_cpu"]
+    checkpoint.save(tmp_path / "last.safetensors", tensors, values)
+    with pytest.raises(ppvae.CheckpointError, match="lacks run/rng_cpu"):
+        run(run_dir=tmp_path, epochs=2, resume=True)
 
 
 def test_an_unwritable_run_folder(tmp_path):
