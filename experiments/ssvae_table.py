@@ -48,10 +48,19 @@ def main(config: Config) -> None:
     for labels in config.labels:
         for seed in config.seeds:
             folder = config.out / f"{labels}labels-seed{seed}"
-            if not (folder / "report.json").exists():
+            if (folder / "report.json").exists():
+                check_same(json.loads((folder / "report.json").read_text()), config.settings, folder)
+            else:
                 started = (folder / "last.safetensors").exists()
                 run(replaced(config.settings, labels=labels, seed=seed, out=folder, resume=started))
     print_table([json.loads(path.read_text()) for path in sorted(config.out.glob("*/report.json"))])
+
+
+def check_same(report: dict, settings: Run, folder: Path) -> None:
+    """Refuse to take a finished run of other settings for one of these."""
+    for name, value in vars(settings).items():
+        if name not in ("labels", "seed", "data", "out", "resume") and report[name] != value:
+            raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
 
 
 def replaced(settings: Run, **changes) -> Run:

@@ -4,13 +4,13 @@ import warnings
 
 import torch
 from pyro import poutine
-from pyro.infer import config_enumerate
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppvae import particles as engine
+from ppvae import tracing
 from ppvae.errors import ContractError
-from ppvae.particles import LABEL, OBSERVED, PARTICLE_DIM, PARTICLE_PLATE
+from ppvae.tracing import LABEL, OBSERVED, PARTICLE_DIM, PARTICLE_PLATE
 
 PLATE = "data"
 
@@ -63,7 +63,7 @@ def check_label_range(model, x: Tensor, y: Tensor | None) -> None:
     if y is None:
         return
     try:
-        classes = len(engine.distribution_at(model, LABEL, x).enumerate_support(expand=False))
+        classes = len(tracing.distribution_at(model, LABEL, x).enumerate_support(expand=False))
     except Exception:  # no label site, or a model that fails: the run proper says so better
         return
     if y.min() < -1 or y.max() >= classes:
@@ -102,12 +102,11 @@ def _global_names(module) -> set[str]:
 
 def run(role: str, fn, x: Tensor, given: Tensor | None, replayed=None):
     """Trace with two particles, so that a network which cannot take leading dimensions shows it."""
-    if replayed is None:
-        runnable = poutine.enum(config_enumerate(fn, default="parallel"), first_available_dim=PARTICLE_DIM - 1)
-    else:
-        runnable = poutine.replay(fn, trace=replayed)
     try:
-        trace = engine.trace(runnable, x, given, num_particles=2)
+        if replayed is None:
+            trace = tracing.trace_enumerated(fn, x, given, num_particles=2)
+        else:
+            trace = tracing.trace(poutine.replay(fn, trace=replayed), x, given, num_particles=2)
     except ContractError:
         raise
     except Exception as error:

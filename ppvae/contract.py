@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ppvae import checks
 from ppvae.isolation import untouched
-from ppvae.particles import OBSERVED
+from ppvae.tracing import OBSERVED
 
 _instances = itertools.count()
 

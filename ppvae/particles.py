@@ -10,23 +10,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.distribution import Distribution
-from pyro.infer import config_enumerate
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppvae.errors import ContractError
 from ppvae.isolation import evaluating, isolated
-
-LABEL = "y"
-OBSERVED = "x"
-PARTICLE_DIM = -2
-PARTICLE_PLATE = "particles"
+from ppvae.tracing import LABEL, all_known, distribution_at, trace, trace_enumerated
 
 
 @dataclass(frozen=True)
@@ -198,9 +191,8 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     """:func:`draw` in the caller's parameter store, as a stock ``pyro.infer.SVI`` loop needs it."""
     if num_particles < 1:
         raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
-    given = y if y is not None and _all_known(y) else None
-    enumerate_guide = poutine.enum(config_enumerate(guide, default="parallel"), first_available_dim=PARTICLE_DIM - 1)
-    guide_trace = trace(enumerate_guide, x, given, num_particles)
+    given = y if y is not None and all_known(y) else None
+    guide_trace = trace_enumerated(guide, x, given, num_particles)
     model_trace = trace(poutine.replay(model, trace=guide_trace), x, given, num_particles)
     guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
     if y is not None and LABEL in guide_sites:
@@ -217,23 +209,6 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     )
 
 
-def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Distribution:
-    """The guide's distribution at one site, q(name | x); the guide is run no further than there.
-
-    Batch shape (B,). Raises ContractError if the guide has no such site.
-    """
-    try:
-        with _StopAt(name):
-            guide(x, y)
-    except _Reached as reached:
-        return reached.distribution
-    given = "without labels" if y is None else "with labels"
-    raise ContractError(
-        f"expected a guide that draws site {name!r} when it is called {given}; it draws none. For labels, add "
-        '`pyro.sample("y", Categorical(...))` where none are given, or use an objective that needs no labels'
-    )
-
-
 def _classify_isolated(guide, x: Tensor, noise: bool) -> Distribution:
     with isolated(guide):
         return _classify(guide, x, noise)
@@ -242,37 +217,6 @@ def _classify_isolated(guide, x: Tensor, noise: bool) -> Distribution:
 def _classify(guide, x: Tensor, noise: bool) -> Distribution:
     with nullcontext() if noise else evaluating(guide):
         return distribution_at(guide, LABEL, x)
-
-
-class _Reached(Exception):
-    def __init__(self, distribution: Distribution):
-        self.distribution = distribution
-
-
-class _StopAt(Messenger):
-    def __init__(self, name: str):
-        super().__init__()
-        self.name = name
-
-    def _pyro_sample(self, msg) -> None:
-        if msg["name"] == self.name:
-            raise _Reached(msg["fn"])
-
-
-def mark_known(y: Tensor) -> Tensor:
-    """Note on a tensor of labels that all are known, so that no step need ask the device (and wait for it)."""
-    y.ppvae_all_known = True
-    return y
-
-
-def _all_known(y: Tensor) -> bool:
-    return getattr(y, "ppvae_all_known", False) or bool((y >= 0).all())
-
-
-def trace(fn, x: Tensor, y: Tensor | None, num_particles: int):
-    """A Pyro trace of ``fn(x, y)`` with its particles at dim -2."""
-    with pyro.plate(PARTICLE_PLATE, num_particles, dim=PARTICLE_DIM):
-        return poutine.trace(fn).get_trace(x, y)
 
 
 def _sites(trace) -> dict[str, Site]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ppvae.data import Dataset
 from ppvae.isolation import untouched
-from ppvae.particles import LABEL, distribution_at
+from ppvae.tracing import LABEL, distribution_at
 
 ROWS = 1000  # data evaluated at once
 

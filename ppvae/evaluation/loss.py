@@ -5,7 +5,7 @@ import torch
 
 from ppvae.data import Dataset
 from ppvae.isolation import untouched
-from ppvae.particles import mark_known
+from ppvae.tracing import mark_known
 
 
 def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0) -> float:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ppvae.objectives.base import Objective, require_objective
-from ppvae.particles import LABEL, Particles
+from ppvae.particles import Particles
+from ppvae.tracing import LABEL
 
 
 class Consistency(Objective):

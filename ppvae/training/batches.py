@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
-from ppvae.particles import mark_known
+from ppvae.tracing import mark_known
 
 Part = tuple[Tensor] | tuple[Tensor, Tensor]
 

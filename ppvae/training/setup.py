@@ -9,7 +9,7 @@ from ppvae.checks import check_label_range, check_support
 from ppvae.contract import check_pair
 from ppvae.data import Dataset
 from ppvae.isolation import untouched
-from ppvae.particles import OBSERVED, distribution_at
+from ppvae.tracing import OBSERVED, distribution_at
 from ppvae.training.run import Run
 
 ROWS = 10_000  # checked at once

@@ -8,7 +8,7 @@ from torch import nn
 
 import ppvae
 from ppvae.contract import Guide, Model
-from ppvae.particles import _all_known, mark_known
+from ppvae.tracing import all_known, mark_known
 from tests.catalogue import CLASSES, LABELS, PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian
 
@@ -263,9 +263,9 @@ def test_a_label_out_of_range_in_a_mixed_batch_is_refused(label):
 
 
 def test_labels_marked_as_known_are_not_asked_about():
-    assert _all_known(mark_known(torch.tensor([-1])))  # taken at its word: nothing is read from the tensor
-    assert not _all_known(torch.tensor([0, -1]))
-    assert _all_known(torch.tensor([0, 1]))
+    assert all_known(mark_known(torch.tensor([-1])))  # taken at its word: nothing is read from the tensor
+    assert not all_known(torch.tensor([0, -1]))
+    assert all_known(torch.tensor([0, 1]))
 
 
 def test_the_classifier_of_particles_leaves_nothing_behind():

@@ -1,0 +1,28 @@
+"""Short runs of the catalogue's pairs, for the tests of training."""
+
+import torch
+
+import ppvae
+from ppvae.data import Dataset
+from tests.catalogue import LABELS, PAIRS
+
+
+def data_of(pair: str) -> Dataset:
+    x = PAIRS[pair].make()[2].repeat(4, *[1] * (PAIRS[pair].make()[2].dim() - 1))
+    return Dataset(x, LABELS.repeat(4) if PAIRS[pair].labelled else None, num_classes=4)
+
+
+def run(pair="label", seed=0, objective=None, data=None, **options):
+    model, guide, _ = PAIRS[pair].make(seed)
+    objective = objective or (ppvae.SemiSupervised(ppvae.ELBO(), 1.0) if PAIRS[pair].labelled else ppvae.ELBO())
+    options = {"epochs": 3, "batch_size": 4, "labelled_per_step": 5, "progress": False, **options}
+    result = ppvae.fit(model, guide, objective, data_of(pair) if data is None else data, **options)
+    return model, guide, result
+
+
+def weights(*modules):
+    return [tensor.clone() for module in modules for tensor in module.state_dict().values()]
+
+
+def assert_equal(one, other):
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
