@@ -90,7 +90,7 @@ def spread(values: list[float], form: str) -> str:
     if not values:
         return "not run"
     deviation = f" +- {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{mean(values):{form}}{deviation} ({len(values)} seeds)"
+    return f"{mean(values):{form}}{deviation} ({len(values)} {'seed' if len(values) == 1 else 'seeds'})"
 
 
 if __name__ == "__main__":
