@@ -9,7 +9,7 @@ work by ``--seeds``; any of them prints the table of what is finished.
 
 Published, mean test accuracy: M2 and M1+M2, Kingma et al. 2014 ("Semi-supervised Learning with Deep Generative
 Models", table 1); AAE, Makhzani et al. 2016 ("Adversarial Autoencoders", table 2); SDGM and ADGM, Maaloe et al. 2016
-("Auxiliary Deep Generative Models", table 1); Pyro's tutorial on the semi-supervised VAE (enumerated, auxiliary loss).
+("Auxiliary Deep Generative Models"); Pyro's tutorial on the semi-supervised VAE (enumerated, auxiliary loss).
 """
 
 import json
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
 def check_same(report: dict, settings: Run, folder: Path) -> None:
     """Refuse to take a finished run of other settings for one of these."""
     for name, value in vars(settings).items():
-        if name not in ("labels", "seed", "data", "out", "resume") and report[name] != value:
+        if name not in ("labels", "seed", "data", "out", "resume", "device") and report.get(name) != value:
             raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
 
 
@@ -82,8 +82,9 @@ def print_table(reports: list[dict]) -> None:
 
 
 def kind_of(report: dict) -> str:
+    pair = f"ppvae on {report['data']}, {report['guide']}, {report['objective']}"
     warped = "warped views" if report["augment"] else "no augmentation"
-    return f"ppvae, {report['guide']}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs"
+    return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs"
 
 
 def spread(values: list[float], form: str) -> str:

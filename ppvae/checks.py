@@ -72,13 +72,18 @@ def check_label_range(model, x: Tensor, y: Tensor | None) -> None:
         )
 
 
-def check_parameters(model, guide) -> None:
-    """Raise ContractError unless both are modules with parameters of their own."""
+def check_modules(model, guide) -> None:
+    """Raise ContractError unless both are modules."""
     for role, module in (("model", model), ("guide", guide)):
         if not isinstance(module, nn.Module):
             raise ContractError(
                 f"expected the {role} to be a PyroModule (its parameters are trained), got {type(module).__name__}"
             )
+
+
+def check_parameters(model, guide) -> None:
+    """Raise ContractError unless both have parameters of their own."""
+    check_modules(model, guide)
     in_model = {id(p): name for name, p in model.named_parameters()}
     for name, parameter in guide.named_parameters():
         if id(parameter) in in_model:

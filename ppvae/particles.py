@@ -28,7 +28,7 @@ class Site:
 
     Attributes:
         log_prob: log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked.
-        mask: where the site counts, if it stands under ``pyro.poutine.mask``.
+        masked: whether the site stands under ``pyro.poutine.mask``.
         enumerated: whether ``value`` runs over the whole support instead of being drawn.
     """
 
@@ -38,11 +38,7 @@ class Site:
     log_prob: Tensor
     enumerated: bool
     observed: bool
-    mask: Tensor | bool | None = None
-
-    def masked(self, term: Tensor) -> Tensor:
-        """``term`` where the site counts, 0 elsewhere."""
-        return term if self.mask is None else torch.where(torch.as_tensor(self.mask), term, 0.0)
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,19 +79,19 @@ class Particles:
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
 
-        Analytic where a closed form exists and every latent that stands before the site in the model
-        was drawn before it by the guide as well; otherwise log q - log p at the sampled values, which
-        has the same mean. (An analytic term whose prior depends on a latent drawn *later* is biased:
-        that later draw is not independent of the site.)
+        Analytic where a closed form exists, no mask stands over the site, and every latent that stands before
+        the site in the model was drawn before it by the guide as well; otherwise log q - log p at the sampled
+        values, which has the same mean. (An analytic term whose prior depends on a latent drawn *later* is
+        biased: that later draw is not independent of the site.)
         """
         return self.average(self.kl_integrand(name, analytic))
 
     def kl_integrand(self, name: str, analytic: bool = True) -> Tensor:
         """What :meth:`kl` averages over particles and enumeration: shape (enumeration..., K, B)."""
         q, p = self._latent(name), self.model[name]
-        if analytic and not q.enumerated and self._prior_drawn_before(name):
+        if analytic and not q.enumerated and not q.masked and not p.masked and self._prior_drawn_before(name):
             try:
-                return q.masked(kl_divergence(q.distribution, p.distribution))
+                return kl_divergence(q.distribution, p.distribution)
             except NotImplementedError:
                 pass
         return q.log_prob - p.log_prob
@@ -228,7 +224,7 @@ def _sites(trace) -> dict[str, Site]:
             _log_prob(name, node),
             enumerated="_enumerate_dim" in node["infer"],
             observed=node["is_observed"],
-            mask=node["mask"],
+            masked=node["mask"] is not None,
         )
         for name, node in trace.nodes.items()
         if node["type"] == "sample" and not site_is_subsample(node)

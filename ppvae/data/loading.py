@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import numpy as np
 import torch
@@ -92,9 +93,8 @@ def _mnist_parts(root: Path) -> list[tuple[Tensor, Tensor]]:
 
 
 def _download(dataset, root: Path) -> None:
-    hosts = [urlparse(mirror).hostname for mirror in dataset.mirrors]
     try:
-        if not any(_reachable(host) for host in hosts):
+        if not getproxies() and not any(map(_reachable, dataset.mirrors)):
             raise OSError(f"none of its mirrors answered within {PATIENCE:g} seconds")
         with _patience(PATIENCE):
             dataset(root, download=True)
@@ -105,12 +105,13 @@ def _download(dataset, root: Path) -> None:
         ) from error
 
 
-def _reachable(host: str) -> bool:
+def _reachable(url: str) -> bool:
     """Whether a host answers in time. Looking up its name heeds no time-out, so it gets its own thread."""
+    host = (urlparse(url).hostname, 443 if url.startswith("https") else 80)
     answered = threading.Event()
 
     def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection((host, 443), timeout=PATIENCE):
+        with contextlib.suppress(OSError), socket.create_connection(host, timeout=PATIENCE):
             answered.set()
 
     thread = threading.Thread(target=connect, daemon=True)

@@ -15,7 +15,7 @@ def predict(guide, x: Tensor) -> Tensor:
 
     Where the guide draws other latents before the label, it is q(y | x, those), at draws of a fixed seed.
     """
-    return torch.cat([_in_evaluation(guide, LABEL, part).probs.reshape(len(part), -1) for part in x.split(ROWS)])
+    return torch.cat([_in_evaluation(guide, LABEL, part).probs for part in x.split(ROWS)])
 
 
 def accuracy(guide, data: Dataset) -> float:

@@ -112,10 +112,11 @@ def log_marginal(
     if num_particles < 1 or chunk < 1:
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
     check_parameters(model, guide)
-    x, y = _beside(model, x), None if y is None else _beside(model, y)
     check_input(x, y)
-    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
+    x, y = _beside(model, x), None if y is None else _beside(model, y)
+    with untouched(model, guide, device=x.device, seed=seed):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
+    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
         rows = max(1, pairs // num_particles)
         blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
         parts = [

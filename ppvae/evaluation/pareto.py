@@ -10,15 +10,16 @@ def pareto_khat(log_weight: np.ndarray) -> np.ndarray:
         log_weight: log importance weights, shape (..., K).
 
     Returns an array of shape (...). Below 0.7 the estimate of a mean can be relied upon; above it, its
-    error bars cannot. NaN where K is below 25, a tail of under five weights, and where a log
-    weight is not finite.
+    error bars cannot. NaN where K is below 25, a tail of under five weights, and where a weight
+    is NaN or infinite, or all are zero.
 
     Source: Vehtari et al. 2024, "Pareto Smoothed Importance Sampling".
     """
     if log_weight.shape[-1] < 25:
         return np.full(log_weight.shape[:-1], np.nan)
     flat = log_weight.reshape(-1, log_weight.shape[-1])
-    finite = np.isfinite(flat).all(-1)
+    finite = ~np.isnan(flat).any(-1) & np.isfinite(flat.max(-1))
+    flat = np.maximum(flat, -1e300)  # a weight of zero is no part of the tail
     khat = np.where(finite, -np.inf, np.nan)
     unequal = np.zeros_like(finite)
     unequal[finite] = np.ptp(flat[finite], axis=-1) > 1e-10  # equal weights have no tail to fit, nothing to fear

@@ -42,5 +42,6 @@ class Consistency(Objective):
         with torch.no_grad():
             target = particles.classify(noise=False).log_prob(label.value).exp()
             sure = target.amax(0) > self.threshold
-        disagreement = -(target * label.log_prob).sum(0) * sure  # log_prob is 0 where the label is known
+        log_q = label.log_prob.masked_fill(target == 0, 0.0)  # and 0 where the label is known
+        disagreement = -(target * log_q).sum(0) * sure
         return loss + self.weight * disagreement.mean(0)

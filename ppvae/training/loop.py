@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.checks import check_parameters
+from ppvae.checks import check_modules
 from ppvae.data import Dataset
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.isolation import evaluating, forked_randomness, isolated, modes_restored
@@ -90,7 +90,7 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
-    check_parameters(model, guide)
+    check_modules(model, guide)
     device = resolve_device(device)
     data, validation = _prepared(data, device), None if validation is None else _prepared(validation, device)
     model.to(device)
@@ -101,7 +101,7 @@ def fit(
     batches = Batches(data, batch_size, labelled_per_step, seed)
     with _training(model, guide, train_model, device, seed):
         run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
-        run.begin(RunFolder(run_dir, resume, describe_run(run, train_model)))
+        run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))
         with (
             stop_on_signals(run.folder.path is not None) as request,
             ProgressReport(epochs, len(batches), progress) as report,

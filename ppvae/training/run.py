@@ -1,4 +1,4 @@
-"""The state of a run, step by step: all that a checkpoint holds."""
+"""A run, step by step: its state, its checkpoints, its stops."""
 
 import math
 import time
@@ -112,7 +112,7 @@ class Run:
 
     def _load(self) -> None:
         tensors, values = checkpoint.read(self.folder.last)
-        checkpoint.require(tensors, values, {*self._own_tensors()}, {*self._values()}, self.folder.last)
+        checkpoint.require(tensors, values, {"run/loss_sum", "run/rng_cpu"}, {*self._values()}, self.folder.last)
         checkpoint.load_modules(tensors, self.modules, self.folder.last)
         checkpoint.load_optimizer(tensors, self.optimizer)
         self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
@@ -121,7 +121,7 @@ class Run:
         self.loss_sum.copy_(tensors["run/loss_sum"])
         self.metrics = self.folder.metrics(self.epoch)
         torch.set_rng_state(tensors["run/rng_cpu"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "run/rng_cuda" in tensors:  # absent where the run began on a CPU
             torch.cuda.set_rng_state(tensors["run/rng_cuda"], self.device)
 
     def _set_rates(self) -> None:

@@ -31,13 +31,14 @@ def check_data(model, guide, data: Dataset) -> None:
 
 
 def describe_run(run: Run, train_model: bool) -> dict:
-    """All that decides the numbers of a run, other than the number of its epochs."""
+    """What is compared before a run is taken up; layers without parameters are the caller's to keep."""
     data = run.batches.data
     return {
         "model": type(run.model).__name__,
         "guide": type(run.guide).__name__,
         "objective": describe(run.objective),
         "optimizer": describe_optimizer(run.optimizer),
+        "schedule": None if run.schedule is None else [run.schedule(epoch * len(run.batches)) for epoch in (0, 1, 5)],
         "data": data.name,
         "rows": len(data),
         "x": _digest(data.x),
@@ -59,7 +60,7 @@ def describe(objective) -> dict:
     return {"class": type(objective).__name__, **plain, **nested}
 
 
-_PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning", "tail_adaptive_beta"}
+_PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning"}
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict:
@@ -70,4 +71,5 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict:
 
 
 def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest()[:16]

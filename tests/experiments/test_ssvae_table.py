@@ -28,6 +28,7 @@ def finished(out: Path, seed: int, accuracy: float, **changes) -> None:
         "nll_images": 100,
         "nll_particles": 1000,
         "smoke": False,
+        "data": "mnist",
     }
     scores = {"test_accuracy": accuracy, "test_nll": 100.0, "training_seconds": 600.0}
     folder = out / f"100labels-seed{seed}"

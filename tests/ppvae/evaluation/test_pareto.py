@@ -27,3 +27,16 @@ def test_too_few_weights_have_no_khat():
 
 def test_equal_weights_are_the_best_there_is():
     assert (pareto_khat(np.zeros((3, 100))) == -np.inf).all()
+
+
+def test_a_weight_of_zero_is_no_part_of_the_tail():
+    log_weight = np.random.default_rng(0).normal(size=(1, 2000))
+    with_zero = log_weight.copy()
+    with_zero[0, log_weight.argmin()] = -np.inf
+    np.testing.assert_allclose(pareto_khat(with_zero), pareto_khat(log_weight))
+
+
+def test_weights_that_are_none_have_no_khat():
+    bad = np.zeros((3, 100))
+    bad[0, 0], bad[1, 0], bad[2] = np.nan, np.inf, -np.inf
+    assert np.isnan(pareto_khat(bad)).all()
