@@ -66,10 +66,7 @@ def check_label_range(model, x: Tensor, y: Tensor | None) -> None:
         classes = len(tracing.distribution_at(model, LABEL, x).enumerate_support(expand=False))
     except Exception:  # no label site, or a model that fails: the run proper says so better
         return
-    if y.min() < -1 or y.max() >= classes:
-        raise ContractError(
-            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
-        )
+    tracing.require_classes(y, classes)
 
 
 def check_modules(model, guide) -> None:

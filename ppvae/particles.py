@@ -19,7 +19,7 @@ from torch.distributions import kl_divergence
 
 from ppvae.errors import ContractError
 from ppvae.isolation import evaluating, isolated
-from ppvae.tracing import LABEL, all_known, distribution_at, trace, trace_enumerated
+from ppvae.tracing import LABEL, all_known, distribution_at, require_classes, trace, trace_enumerated
 
 
 @dataclass(frozen=True)
@@ -251,11 +251,7 @@ def _label_unknown_rows_only(site: Site, y: Tensor) -> Site:
             f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
             f"{site.distribution}; use Categorical (not OneHotCategorical)"
         )
-    classes = len(site.value)
-    if y.min() < -1 or y.max() >= classes:
-        raise ContractError(
-            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
-        )
+    require_classes(y, len(site.value))
     return replace(site, log_prob=torch.where(y >= 0, 0.0, site.log_prob))
 
 

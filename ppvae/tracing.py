@@ -28,9 +28,9 @@ def trace_enumerated(guide, x: Tensor, y: Tensor | None, num_particles: int):
 
 
 def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Distribution:
-    """The guide's distribution at one site, q(name | x); the guide is run no further than there.
+    """The distribution at one site of a guide (or a model), q(name | x); it is run no further than there.
 
-    Batch shape (B,). Raises ContractError if the guide has no such site.
+    Batch shape (B,). Raises ContractError if there is no such site.
     """
     try:
         with _StopAt(name):
@@ -52,6 +52,14 @@ def mark_known(y: Tensor) -> Tensor:
 
 def all_known(y: Tensor) -> bool:
     return getattr(y, "ppvae_all_known", False) or bool((y >= 0).all())
+
+
+def require_classes(y: Tensor, classes: int) -> None:
+    """Raise ContractError unless every label is one of the classes, or -1."""
+    if y.min() < -1 or y.max() >= classes:
+        raise ContractError(
+            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
+        )
 
 
 class _Reached(Exception):
