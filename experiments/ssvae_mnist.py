@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 import ppvae
 from ppvae import plots
-from ppvae.data import Dataset, Splits, hide_labels, load, mnist_available
+from ppvae.data import Dataset, Splits, hide_labels, load
 from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
+from ppvae.errors import DataError
 from ppvae.training import environment, resolve_device
 
 LATENT_DIM = 50
@@ -116,16 +117,17 @@ def check(config: Config) -> None:
 
 
 def choose_data(config: Config) -> tuple[str, Splits]:
-    name = config.data
-    if name == "auto":
-        available, reason = mnist_available()
-        name = "mnist" if available else "digits"
-        if not available:
-            console.rule("[bold red]NOT MNIST: this run uses scikit-learn's 8x8 digits", style="bold red")
-            console.print(reason)
-    splits = load(name)
+    name = "mnist" if config.data == "auto" else config.data
+    try:
+        splits = load(name)
+    except DataError as reason:
+        if config.data != "auto":
+            raise
+        console.rule("[bold red]NOT MNIST: this run uses scikit-learn's 8x8 digits", style="bold red")
+        console.print(reason)
+        name, splits = "digits", load("digits")
     if config.smoke:
-        splits = Splits(*(part.take(slice(0, 1000)) for part in (splits.train, splits.validation, splits.test)))
+        splits = Splits(*(part.take(slice(0, 1000)) for part in (splits.train, splits.test, splits.validation)))
     return name, splits
 
 

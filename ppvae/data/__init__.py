@@ -2,6 +2,6 @@
 
 from ppvae.data.dataset import Dataset, Splits
 from ppvae.data.labels import hide_labels
-from ppvae.data.loading import NAMES, load, mnist_available
+from ppvae.data.loading import NAMES, load
 
-__all__ = ["NAMES", "Dataset", "Splits", "hide_labels", "load", "mnist_available"]
+__all__ = ["NAMES", "Dataset", "Splits", "hide_labels", "load"]

@@ -100,11 +100,11 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training, validation and test part of one data set."""
+    """Training and test part of one data set, and a validation part if one is held out."""
 
     train: Dataset
-    validation: Dataset
     test: Dataset
+    validation: Dataset | None = None
 
 
 def _check_labels(y: Tensor, rows: int, num_classes: int | None) -> None:

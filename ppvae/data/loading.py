@@ -33,7 +33,7 @@ def load(
         name: "mnist" (60,000 + 10,000 images of 28x28; downloaded if absent) or "digits" (scikit-learn's 1,797
             images of 8x8, embedded).
         binarization: "dynamic", "fixed" or "none"; see :class:`Dataset`.
-        validation: rows of the training part to hold out; the default is 10,000 of MNIST, 257 of the digits.
+        validation: rows of the training part to hold out, 0 for none; the default is 10,000 of MNIST, 257 of the digits.
         root: folder that holds the data; default ``$PPVAE_DATA``, else ``~/.cache/ppvae``.
 
     Raises DataError for an unknown name, a damaged file, or a download that fails.
@@ -51,15 +51,6 @@ def load(
 def data_root(root: str | Path | None = None) -> Path:
     """The folder of data: ``root``, else ``$PPVAE_DATA``, else ``~/.cache/ppvae``."""
     return Path(root or os.environ.get("PPVAE_DATA") or Path.home() / ".cache" / "ppvae")
-
-
-def mnist_available(root: str | Path | None = None) -> tuple[bool, str]:
-    """Whether MNIST is there or could be downloaded within a few seconds' patience; and if not, why."""
-    try:
-        _mnist_parts(data_root(root))
-    except DataError as error:
-        return False, str(error)
-    return True, ""
 
 
 def _with(data: Dataset, binarization: Binarization) -> Dataset:
@@ -146,11 +137,12 @@ def _digits(validation: int | None, root: Path) -> dict[str, tuple[Tensor, Tenso
 
 
 def _hold_out(x: Tensor, y: Tensor, rows: int) -> dict[str, tuple[Tensor, Tensor]]:
-    if not 1 <= rows < len(x):
-        raise DataError(f"expected to hold out between 1 and {len(x) - 1} rows, got {rows}")
+    if not 0 <= rows < len(x):
+        raise DataError(f"expected to hold out between 0 and {len(x) - 1} rows, got {rows}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    train, held_out = order[:-rows], order[-rows:]
-    return {"train": (x[train], y[train]), "validation": (x[held_out], y[held_out])}
+    train, held_out = order[: len(x) - rows], order[len(x) - rows :]
+    parts = {"train": (x[train], y[train])}
+    return parts if rows == 0 else {**parts, "validation": (x[held_out], y[held_out])}
 
 
 _LOADERS = {"mnist": _mnist, "digits": _digits}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ppvae
-from ppvae.data import Dataset, hide_labels, load, loading, mnist_available
+from ppvae.data import Dataset, hide_labels, load, loading
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,7 @@ def test_a_truncated_file_is_said_to_be_damaged(mnist_root, tmp_path):
 
 def test_no_network_is_said_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "_reachable", lambda host: False)
-    available, reason = mnist_available(tmp_path)
-    assert not available
-    assert "PPVAE_DATA" in reason
-    with pytest.raises(ppvae.DataError, match="none of its mirrors answered"):
+    with pytest.raises(ppvae.DataError, match=r"none of its mirrors answered .*PPVAE_DATA"):
         load("mnist", root=tmp_path)
 
 
@@ -151,6 +148,12 @@ def test_the_data_folder(monkeypatch, tmp_path):
 
 def test_a_torchvision_that_cannot_be_imported_is_said(mnist_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    available, reason = mnist_available()
-    assert not available
-    assert "torchvision cannot be imported" in reason
+    with pytest.raises(ppvae.DataError, match="torchvision cannot be imported"):
+        load("mnist")
+
+
+def test_nothing_held_out():
+    everything = load("digits", validation=0)
+    assert everything.validation is None
+    assert len(everything.train) == len(load("digits").train) + len(load("digits").validation)
+    assert torch.equal(everything.test.x, load("digits").test.x)
