@@ -31,8 +31,8 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import plots
 from ppvae.data import Dataset, Splits, hide_labels, load
-from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.errors import DataError
+from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.training import environment, resolve_device
 
 LATENT_DIM = 50

@@ -11,8 +11,20 @@ from ppvae.errors import (
     PpvaeError,
 )
 from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
-from ppvae.objectives import ELBO, IWAE, Consistency, Objective, SemiSupervised
-from ppvae.particles import Particles, draw
+from ppvae.objectives import (
+    ELBO,
+    IWAE,
+    Consistency,
+    DReG,
+    ForwardKL,
+    Objective,
+    Renyi,
+    ReweightedWakeSleep,
+    SemiSupervised,
+    StickingTheLanding,
+)
+from ppvae.particles import Particles
+from ppvae.replay import draw
 from ppvae.training import FitResult, adam, fit, load_checkpoint
 
 __all__ = [
@@ -21,9 +33,11 @@ __all__ = [
     "CheckpointError",
     "Consistency",
     "ContractError",
+    "DReG",
     "DataError",
     "Dataset",
     "FitResult",
+    "ForwardKL",
     "Guide",
     "Interrupted",
     "LogMarginal",
@@ -32,7 +46,10 @@ __all__ = [
     "Objective",
     "Particles",
     "PpvaeError",
+    "Renyi",
+    "ReweightedWakeSleep",
     "SemiSupervised",
+    "StickingTheLanding",
     "accuracy",
     "adam",
     "check_pair",

@@ -7,7 +7,7 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ppvae import particles as engine
+from ppvae import replay as engine
 from ppvae import tracing
 from ppvae.errors import ContractError
 from ppvae.tracing import LABEL, OBSERVED, PARTICLE_DIM, PARTICLE_PLATE

@@ -6,13 +6,15 @@ names, and one silently takes the other's parameters. Inside :func:`isolated` pa
 the modules alone.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyro
 import torch
 from pyro.nn import PyroModule
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -64,6 +66,44 @@ def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let no gradient into the module's parameters from what is computed inside."""
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learned:
+            parameter.requires_grad_(False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* because requires_grad=False")  # of Pyro's store, which has them
+            yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """A state of torch's generators of one device (and of the CPU), to draw the same numbers once more."""
+
+    device: torch.device
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def of(cls, device: torch.device) -> "RandomState":
+        on_cuda = device.type == "cuda"
+        return cls(device, torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_cuda else None)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Draw from this state; the caller's own state is put back."""
+        with forked_randomness(self.device):
+            torch.default_generator.set_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, self.device)
+            yield
 
 
 @contextmanager

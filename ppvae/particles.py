@@ -1,25 +1,24 @@
 """One replay of a pair, as the densities that every objective and estimator is a function of.
 
-The guide is traced once, the model is replayed once against it. For each site the particles keep its
-distribution, its value and its log density, of shape ``(enumeration..., K, B)``: K particles, B data,
-and one further dimension on the left for each enumerated discrete site.
+For each site the particles keep its distribution, its value and its log density, of shape
+``(enumeration..., K, B)``: K particles, B data, and one further dimension on the left for each enumerated
+discrete site. They are made by :func:`ppvae.draw`.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
-from pyro import poutine
 from pyro.distributions.distribution import Distribution
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppvae.errors import ContractError
-from ppvae.isolation import evaluating, isolated
-from ppvae.tracing import LABEL, all_known, distribution_at, require_classes, trace, trace_enumerated
+from ppvae.tracing import LABEL
+
+if TYPE_CHECKING:
+    from ppvae.replay import Source
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Particles:
-    """K weighted draws of the latent variables of each of B data; made by :func:`draw`.
+    """K weighted draws of the latent variables of each of B data; made by :func:`ppvae.draw`.
 
     Attributes:
         guide: the guide's sites by name, in the order in which they were drawn.
         model: the model's sites by name, in the order in which they were scored.
         labels: labels of shape (B,), -1 where unknown; None if none were given.
-        classify: ``classify(noise)`` runs the guide as far as its label and gives q(y | x), batch shape (B,); with
-            noise=False in evaluation mode.
+        gates: the draws as the model sees them: the same numbers, by name.
+        source: the pair and the data that they came from, for what needs a further run of the guide.
     """
 
     guide: dict[str, Site]
@@ -58,7 +57,8 @@ class Particles:
     num_particles: int
     batch_size: int
     labels: Tensor | None = None
-    classify: Callable[[bool], Distribution] | None = field(default=None, repr=False)
+    gates: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    source: "Source | None" = field(default=None, repr=False)
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -68,13 +68,44 @@ class Particles:
         its own class alone. exp(log_weight) is an unbiased estimate of p(x), or of p(x, y) where y is
         known.
         """
+        return self._flat(self.joint_log_weight(self.guide)).logsumexp(0)
+
+    def joint_log_weight(self, guide: dict[str, Site]) -> Tensor:
+        """log p(x, z_k, e) / q(z_k | x, e), shape (enumeration..., K, B), in nats; -inf in classes known not to be.
+
+        Args:
+            guide: the guide's sites, such as ``particles.guide`` or :meth:`frozen_guide`.
+        """
         total = sum(site.log_prob for site in self.model.values())
-        total = total - sum(site.log_prob for site in self.guide.values() if not site.enumerated)
+        total = total - sum(site.log_prob for site in guide.values() if not site.enumerated)
         own_class = self._own_class
         if own_class is not None:
-            known = self.labels >= 0
-            total = total.masked_fill(known & ~own_class, -torch.inf)
-        return self._per_particle(total).logsumexp(0)
+            total = total.masked_fill((self.labels >= 0) & ~own_class, -torch.inf)
+        return self._expanded(total)
+
+    def frozen_guide(self) -> dict[str, Site]:
+        """The guide's sites with the same log densities, whose gradient goes into the guide through the draws alone.
+
+        What they leave out, the gradient of log q by its parameters at a fixed draw, has mean zero.
+        """
+        return self.source.score(self.gates, freeze=True)
+
+    def detached_guide(self) -> dict[str, Site]:
+        """The guide's sites with the same log densities, whose gradient goes into its parameters at fixed draws."""
+        return self.source.score({name: value.detach() for name, value in self.gates.items()}, freeze=False)
+
+    def weigh_path(self, weight: Tensor) -> None:
+        """Multiply the gradient that flows from the model and :meth:`frozen_guide` back into each draw.
+
+        Args:
+            weight: shape (enumeration..., K, B); summed over the enumerated sites that a draw does not depend on.
+        """
+        for name, value in self.gates.items():
+            if value.requires_grad:
+                event_dim = self.guide[name].distribution.event_dim
+                factor = weight.sum_to_size(value.shape[: value.dim() - event_dim])
+                factor = factor.reshape(factor.shape + (1,) * event_dim)
+                value.register_hook(lambda gradient, factor=factor: gradient * factor)
 
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
@@ -96,6 +127,15 @@ class Particles:
                 pass
         return q.log_prob - p.log_prob
 
+    def require_reparameterised(self) -> None:
+        """Raise ContractError if a draw of a guide that learns hides its parameters from the gradient."""
+        for site in self.guide.values():
+            if not site.enumerated and site.log_prob.requires_grad and not site.distribution.has_rsample:
+                raise ContractError(
+                    f"expected reparameterised draws (rsample) of site {site.name!r}, got {site.distribution}, whose "
+                    "draws pass no gradient on; use ReweightedWakeSleep or ForwardKL, or Pyro's Trace_ELBO in fit"
+                )
+
     @property
     def log_likelihood(self) -> Tensor:
         """Sum of the observed sites' log densities, shape (enumeration..., K, B), in nats."""
@@ -106,7 +146,7 @@ class Particles:
         """log q(y | x) at the known labels, 0 where the label is unknown; shape (B,), in nats."""
         if self.labels is None:
             return next(iter(self.model.values())).log_prob.new_zeros(self.batch_size)
-        q = self.label_site.distribution if LABEL in self.guide else self.classify(noise=True)
+        q = self.label_site.distribution if LABEL in self.guide else self.source.classify(noise=True)
         log_q = q.log_prob(self.labels.clamp(min=0)).reshape(-1, self.batch_size).mean(0)
         return torch.where(self.labels >= 0, log_q, 0.0)
 
@@ -126,7 +166,7 @@ class Particles:
         weight = self._enumeration_weight
         if weight is not None:  # 0 * inf is 0 here: what q rules out has no part in its expectation
             integrand = weight * integrand.masked_fill(weight == 0, 0.0)
-        return self._per_particle(integrand).sum(0).mean(0)
+        return self._flat(self._expanded(integrand)).sum(0).mean(0)
 
     @cached_property
     def _enumeration_weight(self) -> Tensor | None:
@@ -158,104 +198,9 @@ class Particles:
         before = set(guide_latents[: guide_latents.index(name)])
         return before.issuperset(model_latents[: model_latents.index(name)])
 
-    def _per_particle(self, total: Tensor) -> Tensor:
+    def _expanded(self, total: Tensor) -> Tensor:
+        return total.expand(*total.shape[:-2], self.num_particles, self.batch_size)
+
+    def _flat(self, total: Tensor) -> Tensor:
         """(enumeration..., K, B) -> (product of enumeration, K, B)."""
-        shape = (self.num_particles, self.batch_size)
-        return total.expand(*total.shape[:-2], *shape).reshape(-1, *shape)
-
-
-def draw(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1) -> Particles:
-    """Trace the guide, replay the model against it, keep every density.
-
-    Args:
-        model: called ``model(x, y)``; see :mod:`ppvae.contract`.
-        guide: called ``guide(x, y)``.
-        x: data of shape (B, *event_shape).
-        y: labels of shape (B,), -1 where unknown, or None where none is known. If some but not all
-            rows are labelled, model and guide are called without labels, every class is enumerated,
-            and each labelled row is restricted to its own class.
-        num_particles: draws of the latents per datum, K.
-
-    Neither the global parameter store nor any parameter's name is touched.
-    """
-    with isolated(model, guide):
-        particles = replay(model, guide, x, y, num_particles)
-    return replace(particles, classify=lambda noise: _classify_isolated(guide, x, noise))
-
-
-def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1) -> Particles:
-    """:func:`draw` in the caller's parameter store, as a stock ``pyro.infer.SVI`` loop needs it."""
-    if num_particles < 1:
-        raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
-    given = y if y is not None and all_known(y) else None
-    guide_trace = trace_enumerated(guide, x, given, num_particles)
-    model_trace = trace(poutine.replay(model, trace=guide_trace), x, given, num_particles)
-    guide_sites, model_sites = _sites(guide_trace), _sites(model_trace)
-    if y is not None and LABEL in guide_sites:
-        if given is not None:
-            raise ContractError(DRAWS_GIVEN_LABEL)
-        guide_sites[LABEL] = _label_unknown_rows_only(guide_sites[LABEL], y)
-    return Particles(
-        guide_sites,
-        model_sites,
-        num_particles,
-        len(x),
-        labels=y,
-        classify=lambda noise: _classify(guide, x, noise),
-    )
-
-
-def _classify_isolated(guide, x: Tensor, noise: bool) -> Distribution:
-    with isolated(guide):
-        return _classify(guide, x, noise)
-
-
-def _classify(guide, x: Tensor, noise: bool) -> Distribution:
-    with nullcontext() if noise else evaluating(guide):
-        return distribution_at(guide, LABEL, x)
-
-
-def _sites(trace) -> dict[str, Site]:
-    return {
-        name: Site(
-            name,
-            node["fn"],
-            node["value"],
-            _log_prob(name, node),
-            enumerated="_enumerate_dim" in node["infer"],
-            observed=node["is_observed"],
-            masked=node["mask"] is not None,
-        )
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-def _log_prob(name: str, node) -> Tensor:
-    log_prob = node["fn"].log_prob(node["value"])
-    mask = node["mask"]
-    if mask is None:
-        return log_prob
-    if "_enumerate_dim" in node["infer"]:
-        raise ContractError(
-            f"expected the enumerated site {name!r} without a mask, got one: a masked row would count every value "
-            "once. Leave the mask to the sites that depend on it"
-        )
-    return torch.where(torch.as_tensor(mask), log_prob, 0.0)
-
-
-def _label_unknown_rows_only(site: Site, y: Tensor) -> Site:
-    """A known label is an observation: q has no term for it."""
-    if not site.enumerated or site.distribution.event_shape:
-        raise ContractError(
-            f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
-            f"{site.distribution}; use Categorical (not OneHotCategorical)"
-        )
-    require_classes(y, len(site.value))
-    return replace(site, log_prob=torch.where(y >= 0, 0.0, site.log_prob))
-
-
-DRAWS_GIVEN_LABEL = (
-    f'expected the guide not to draw site "{LABEL}" when labels are given, but it does; '
-    f'write `if y is None: y = pyro.sample("{LABEL}", ...)`'
-)
+        return total.reshape(-1, *total.shape[-2:])

@@ -120,12 +120,39 @@ PAIRS: dict[str, Pair] = {
     "user": Pair(UserModel, UserGuide, vectors),
 }
 
-OBJECTIVES: dict[str, Callable[[], ppvae.Objective]] = {
-    "elbo": ppvae.ELBO,
-    "elbo_sampled_kl": lambda: ppvae.ELBO(num_particles=3, analytic_kl=False),
-    "iwae": lambda: ppvae.IWAE(num_particles=4),
-    "semi_supervised": lambda: ppvae.SemiSupervised(ppvae.ELBO(), alpha=2.0),
-    "semi_supervised_iwae": lambda: ppvae.SemiSupervised(ppvae.IWAE(num_particles=3), alpha=2.0),
+
+@dataclass(frozen=True)
+class Estimator:
+    """An objective, and what it teaches."""
+
+    make: Callable[[], ppvae.Objective]
+    model: bool = True
+    label: bool = True  # q(y | x) beside other latents
+    discrete_only: bool = True  # a guide of enumerated latents alone
+
+    def taught(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters that get a gradient."""
+        named = dict(model.named_parameters()) if self.model else {}
+        if pair.discrete_only and not self.discrete_only:
+            return named
+        return named | {
+            name: p for name, p in guide.named_parameters() if self.label or not name.startswith("classifier")
+        }
+
+
+OBJECTIVES: dict[str, Estimator] = {
+    "elbo": Estimator(ppvae.ELBO),
+    "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False)),
+    "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2)),
+    "iwae": Estimator(lambda: ppvae.IWAE(num_particles=4), label=False, discrete_only=False),
+    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), label=False, discrete_only=False),
+    "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), label=False, discrete_only=False),
+    "reweighted_wake_sleep": Estimator(lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5)),
+    "forward_kl": Estimator(ppvae.ForwardKL, model=False),
+    "semi_supervised": Estimator(lambda: ppvae.SemiSupervised(ppvae.ELBO(), alpha=2.0)),
+    "semi_supervised_iwae": Estimator(
+        lambda: ppvae.SemiSupervised(ppvae.IWAE(num_particles=3), alpha=2.0), discrete_only=False
+    ),
 }
 
 LABELS = torch.tensor([0, -1, 3, -1, 1, 2])

@@ -33,7 +33,7 @@ def load(
         name: "mnist" (60,000 + 10,000 images of 28x28; downloaded if absent) or "digits" (scikit-learn's 1,797
             images of 8x8, embedded).
         binarization: "dynamic", "fixed" or "none"; see :class:`Dataset`.
-        validation: rows of the training part to hold out, 0 for none; the default is 10,000 of MNIST, 257 of the digits.
+        validation: rows of the training part to hold out, 0 for none; by default 10,000 of MNIST, 257 of the digits.
         root: folder that holds the data; default ``$PPVAE_DATA``, else ``~/.cache/ppvae``.
 
     Raises DataError for an unknown name, a damaged file, or a download that fails.

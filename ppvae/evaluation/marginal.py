@@ -14,7 +14,7 @@ from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
 from ppvae.isolation import untouched
-from ppvae.particles import replay
+from ppvae.replay import replay
 from ppvae.tracing import OBSERVED, distribution_at
 
 KHAT_LIMIT = 0.7

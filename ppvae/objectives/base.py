@@ -5,7 +5,8 @@ from abc import abstractmethod
 import pyro.infer
 from torch import Tensor
 
-from ppvae.particles import Particles, replay
+from ppvae.particles import Particles
+from ppvae.replay import replay
 
 
 class Objective(pyro.infer.ELBO):
@@ -19,7 +20,12 @@ class Objective(pyro.infer.ELBO):
 
     Args:
         num_particles: draws of the latents per datum, K.
+
+    Attributes:
+        reparameterised: whether the guide learns through its draws, so that each must be reparameterised.
     """
+
+    reparameterised = True
 
     def __init__(self, num_particles: int = 1):
         if num_particles < 1:
@@ -32,7 +38,10 @@ class Objective(pyro.infer.ELBO):
 
     def differentiable_loss(self, model, guide, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The loss summed over the batch, as a scalar tensor with a gradient."""
-        return self.per_datum(replay(model, guide, x, y, self.num_particles)).sum()
+        particles = replay(model, guide, x, y, self.num_particles)
+        if self.reparameterised:
+            particles.require_reparameterised()
+        return self.per_datum(particles).sum()
 
     def loss(self, model, guide, x: Tensor, y: Tensor | None = None) -> float:
         """The loss summed over the batch, as a number."""

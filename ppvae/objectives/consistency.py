@@ -34,13 +34,17 @@ class Consistency(Objective):
         super().__init__(require_objective(objective).num_particles)
         self.objective, self.weight, self.threshold = objective, weight, threshold
 
+    @property
+    def reparameterised(self) -> bool:
+        return self.objective.reparameterised
+
     def per_datum(self, particles: Particles) -> Tensor:
         loss = self.objective.per_datum(particles)
         if LABEL not in particles.guide:  # every label is known
             return loss
         label = particles.label_site
         with torch.no_grad():
-            target = particles.classify(noise=False).log_prob(label.value).exp()
+            target = particles.source.classify(noise=False).log_prob(label.value).exp()
             sure = target.amax(0) > self.threshold
         log_q = label.log_prob.masked_fill(target == 0, 0.0)  # and 0 where the label is known
         disagreement = -(target * log_q).sum(0) * sure

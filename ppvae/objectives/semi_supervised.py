@@ -31,6 +31,10 @@ class SemiSupervised(Objective):
         super().__init__(require_objective(bound).num_particles)
         self.bound, self.alpha = bound, alpha
 
+    @property
+    def reparameterised(self) -> bool:
+        return self.bound.reparameterised
+
     def per_datum(self, particles: Particles) -> Tensor:
         loss = self.bound.per_datum(particles)
         return loss if particles.labels is None else loss - self.alpha * particles.log_label
