@@ -1,7 +1,37 @@
 """Amortized guides q(z | x), one file a family. Installed as ``ppvae.guides``."""
 
 from ppvae.guides.categorical import CategoricalGuide
+from ppvae.guides.flow import (
+    FlowGuide,
+    affine_coupling,
+    householder,
+    inverse_autoregressive,
+    neural_spline,
+    planar,
+    radial,
+    sylvester,
+)
+from ppvae.guides.full_rank import FullRankGaussian
+from ppvae.guides.hierarchical import BottomUpGuide, TopDownGuide
 from ppvae.guides.labelled import LabelGuide, LabelStyleGuide
 from ppvae.guides.mean_field import MeanFieldGaussian
+from ppvae.guides.mixture import MixtureGuide
 
-__all__ = ["CategoricalGuide", "LabelGuide", "LabelStyleGuide", "MeanFieldGaussian"]
+__all__ = [
+    "BottomUpGuide",
+    "CategoricalGuide",
+    "FlowGuide",
+    "FullRankGaussian",
+    "LabelGuide",
+    "LabelStyleGuide",
+    "MeanFieldGaussian",
+    "MixtureGuide",
+    "TopDownGuide",
+    "affine_coupling",
+    "householder",
+    "inverse_autoregressive",
+    "neural_spline",
+    "planar",
+    "radial",
+    "sylvester",
+]

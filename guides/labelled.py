@@ -6,11 +6,11 @@ Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Model
 """
 
 import pyro
-from ppvae.guides.mean_field import diagonal_normal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.contract import Guide
+from ppvae.gaussians import diagonal_normal
 
 
 class LabelGuide(Guide):

@@ -2,7 +2,19 @@
 
 from ppvae.models.gaussian_mixture import GaussianMixture
 from ppvae.models.gaussian_vae import GaussianVAE
+from ppvae.models.hierarchical import HierarchicalVAE
 from ppvae.models.linear_gaussian import LinearGaussian
+from ppvae.models.priors import AutoregressiveFlow, MixtureOfGaussians, StandardNormal, VampPrior
 from ppvae.models.semi_supervised import SemiSupervisedVAE
 
-__all__ = ["GaussianMixture", "GaussianVAE", "LinearGaussian", "SemiSupervisedVAE"]
+__all__ = [
+    "AutoregressiveFlow",
+    "GaussianMixture",
+    "GaussianVAE",
+    "HierarchicalVAE",
+    "LinearGaussian",
+    "MixtureOfGaussians",
+    "SemiSupervisedVAE",
+    "StandardNormal",
+    "VampPrior",
+]

@@ -1,12 +1,12 @@
-"""A latent Gaussian and a decoder.
+"""A latent vector and a decoder.
 
-    z ~ N(0, I)        x ~ p(x | decoder(z))
+    z ~ p(z)        x ~ p(x | decoder(z))
 
 Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes".
 """
 
 import pyro
-import torch
+from ppvae.models.priors import StandardNormal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
@@ -15,31 +15,33 @@ from ppvae.likelihoods import Bernoulli, Likelihood
 
 
 class GaussianVAE(Model):
-    """p(z) p(x | z) with a standard normal prior; sites "z" and "x". A label y is ignored.
+    """p(z) p(x | z); sites "z" and "x". A label y is ignored.
 
     Args:
         decoder: network (..., latent_dim) -> (..., *event_shape), with a last dimension of grey levels for a
             categorical likelihood.
         latent_dim: length of z.
         likelihood: distribution over x from the decoder's output; Bernoulli() if None.
+        prior: p(z), such as ``MixtureOfGaussians(...)``; StandardNormal(latent_dim) if None.
     """
 
-    def __init__(self, decoder: nn.Module, latent_dim: int, likelihood: Likelihood | None = None):
+    def __init__(
+        self,
+        decoder: nn.Module,
+        latent_dim: int,
+        likelihood: Likelihood | None = None,
+        prior: nn.Module | None = None,
+    ):
         super().__init__()
         self.decoder, self.latent_dim = decoder, latent_dim
         self.likelihood = likelihood or Bernoulli()
+        self.prior = prior or StandardNormal(latent_dim)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", standard_normal(x, self.latent_dim))
+            z = pyro.sample("z", self.prior(x))
             pyro.sample("x", self.decode(z, x.dim() - 1), obs=x)
 
     def decode(self, z: Tensor, event_dim: int) -> dist.TorchDistribution:
         """p(x | z) for z of shape (..., latent_dim)."""
         return self.likelihood(self.decoder(z), event_dim)
-
-
-def standard_normal(like: Tensor, latent_dim: int) -> dist.TorchDistribution:
-    """N(0, I) over vectors of length ``latent_dim``, with the type and device of ``like``."""
-    zero = torch.zeros((), dtype=like.dtype, device=like.device)
-    return dist.Normal(zero, zero + 1).expand([latent_dim]).to_event(1)

@@ -10,11 +10,11 @@ Source: Tipping and Bishop 1999, "Probabilistic Principal Component Analysis", e
 
 import pyro
 import torch
-from ppvae.models.gaussian_vae import standard_normal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.contract import Model
+from ppvae.gaussians import standard_normal
 
 
 class LinearGaussian(Model):

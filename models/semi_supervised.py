@@ -10,11 +10,11 @@ Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Model
 
 import pyro
 import torch
-from ppvae.models.gaussian_vae import standard_normal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.contract import Model
+from ppvae.gaussians import standard_normal
 from ppvae.likelihoods import Bernoulli, Likelihood
 
 

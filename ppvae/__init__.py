@@ -1,6 +1,6 @@
 """A bench for amortized inference in Pyro: pick a model, a guide and an objective, each on its own."""
 
-from ppvae.contract import Guide, Model, check_pair
+from ppvae.contract import AmortizedGuide, Guide, Model, check_pair
 from ppvae.data import Dataset
 from ppvae.errors import (
     CheckpointError,
@@ -30,6 +30,7 @@ from ppvae.training import FitResult, adam, fit, load_checkpoint
 __all__ = [
     "ELBO",
     "IWAE",
+    "AmortizedGuide",
     "CheckpointError",
     "Consistency",
     "ContractError",

@@ -17,8 +17,9 @@ import itertools
 
 import pyro
 import torch
+from pyro.distributions.distribution import Distribution
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppvae import checks
 from ppvae.isolation import untouched
@@ -57,6 +58,29 @@ class Guide(_UniquelyNamed):
     """
 
     can_score: bool = True
+
+
+class AmortizedGuide(Guide):
+    """A guide of one latent, z ~ q(z; encoder(x)): define :meth:`distribution`.
+
+    Whatever belongs to one datum goes through ``encoder(x)``, so that it can be improved datum by datum
+    (``ppvae.guides.Refined``, :func:`ppvae.gaps`). A label y is ignored.
+
+    Args:
+        encoder: network (B, *event_shape) -> (B, features).
+    """
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def distribution(self, features: Tensor) -> Distribution:
+        """q(z; features), batch shape (B,), for features of shape (B, features)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.distribution(self.encoder(x)))
 
 
 def check_pair(model, guide, x: Tensor, y: Tensor | None = None) -> None:

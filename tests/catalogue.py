@@ -5,13 +5,32 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from ppvae.guides import CategoricalGuide, LabelGuide, LabelStyleGuide, MeanFieldGaussian
-from ppvae.models import GaussianMixture, GaussianVAE, LinearGaussian, SemiSupervisedVAE
+from ppvae.guides import (
+    BottomUpGuide,
+    CategoricalGuide,
+    FlowGuide,
+    FullRankGaussian,
+    LabelGuide,
+    LabelStyleGuide,
+    MeanFieldGaussian,
+    MixtureGuide,
+    TopDownGuide,
+)
+from ppvae.models import (
+    AutoregressiveFlow,
+    GaussianMixture,
+    GaussianVAE,
+    HierarchicalVAE,
+    LinearGaussian,
+    MixtureOfGaussians,
+    SemiSupervisedVAE,
+)
 from pyro import distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import ppvae
+from ppvae import guides
 from ppvae.likelihoods import Bernoulli, Categorical, Gaussian
 from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
 
@@ -77,6 +96,31 @@ def linear_gaussian() -> LinearGaussian:
     return LinearGaussian(torch.randn(5, 2), torch.randn(5), scale=0.7)
 
 
+FLOWS = {
+    "inverse_autoregressive": guides.inverse_autoregressive,
+    "affine_coupling": guides.affine_coupling,
+    "planar": guides.planar,
+    "radial": guides.radial,
+    "householder": guides.householder,
+    "neural_spline": guides.neural_spline,
+    "sylvester_orthogonal": guides.sylvester,
+    "sylvester_householder": lambda dim, context: guides.sylvester(dim, context, kind="householder"),
+    "sylvester_triangular": lambda dim, context: guides.sylvester(dim, context, kind="triangular"),
+}
+
+
+def flow_pair(family: str) -> Pair:
+    return Pair(
+        linear_gaussian,
+        lambda: FlowGuide(MLP(5, [], 2 * 2 + 3), FLOWS[family](2, 3), 2),
+        vectors,
+    )
+
+
+def two_layers() -> HierarchicalVAE:
+    return HierarchicalVAE(MLP(3, [], 5), [MLP(2, [], 2 * 3)], 2, Gaussian(0.7))
+
+
 PAIRS: dict[str, Pair] = {
     "gaussian_vae": Pair(
         lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT),
@@ -118,6 +162,25 @@ PAIRS: dict[str, Pair] = {
         labelled=True,
     ),
     "user": Pair(UserModel, UserGuide, vectors),
+    "full_rank": Pair(linear_gaussian, lambda: FullRankGaussian(MLP(5, [], 5), 2), vectors),
+    "mixture_guide": Pair(linear_gaussian, lambda: MixtureGuide(MLP(5, [], 15), 2, 3), vectors),
+    **{f"flow_{family}": flow_pair(family) for family in FLOWS},
+    "bottom_up": Pair(two_layers, lambda: BottomUpGuide([MLP(5, [], 6), MLP(3, [], 4)]), vectors),
+    "top_down": Pair(
+        two_layers,
+        lambda: TopDownGuide([MLP(5, [8], 8), MLP(8, [8], 8)], [MLP(2 + 8, [], 6), MLP(8, [], 4)]),
+        vectors,
+    ),
+    "mixture_prior": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT, prior=MixtureOfGaussians(LATENT, 4)),
+        lambda: MeanFieldGaussian(MLP(IMAGE, [16], 2 * LATENT)),
+        binary,
+    ),
+    "flow_prior": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT, prior=AutoregressiveFlow(LATENT)),
+        lambda: MeanFieldGaussian(MLP(IMAGE, [16], 2 * LATENT)),
+        binary,
+    ),
 }
 
 
@@ -129,6 +192,10 @@ class Estimator:
     model: bool = True
     label: bool = True  # q(y | x) beside other latents
     discrete_only: bool = True  # a guide of enumerated latents alone
+    scores: bool = False  # needs a guide that can score any value
+
+    def fits(self, pair: Pair) -> bool:
+        return not self.scores or getattr(pair.guide(), "can_score", True)
 
     def taught(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that get a gradient."""
@@ -143,12 +210,12 @@ class Estimator:
 OBJECTIVES: dict[str, Estimator] = {
     "elbo": Estimator(ppvae.ELBO),
     "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False)),
-    "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2)),
+    "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2), scores=True),
     "iwae": Estimator(lambda: ppvae.IWAE(num_particles=4), label=False, discrete_only=False),
-    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), label=False, discrete_only=False),
+    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), label=False, discrete_only=False, scores=True),
     "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), label=False, discrete_only=False),
-    "reweighted_wake_sleep": Estimator(lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5)),
-    "forward_kl": Estimator(ppvae.ForwardKL, model=False),
+    "reweighted_wake_sleep": Estimator(lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5), scores=True),
+    "forward_kl": Estimator(ppvae.ForwardKL, model=False, scores=True),
     "semi_supervised": Estimator(lambda: ppvae.SemiSupervised(ppvae.ELBO(), alpha=2.0)),
     "semi_supervised_iwae": Estimator(
         lambda: ppvae.SemiSupervised(ppvae.IWAE(num_particles=3), alpha=2.0), discrete_only=False

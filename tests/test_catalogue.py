@@ -7,7 +7,8 @@ import torch
 import ppvae
 from tests.catalogue import LABELS, OBJECTIVES, PAIRS
 
-TRIPLES = [(pair, objective) for pair in PAIRS for objective in OBJECTIVES]
+ALL = [(pair, objective) for pair in PAIRS for objective in OBJECTIVES]
+TRIPLES = [(pair, objective) for pair, objective in ALL if OBJECTIVES[objective].fits(PAIRS[pair])]
 
 
 def labels_for(pair: str):
@@ -32,6 +33,13 @@ def test_loss_is_finite_and_every_parameter_that_matters_gets_a_gradient(pair, o
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("pair", "objective"), sorted(set(ALL) - set(TRIPLES)))
+def test_a_guide_that_cannot_score_is_refused_by_what_needs_it(pair, objective):
+    model, guide, x = PAIRS[pair].make()
+    with pytest.raises(ppvae.ContractError, match="expected a guide that can score"):
+        OBJECTIVES[objective].make().differentiable_loss(model, guide, x)
 
 
 def test_iwae_with_every_latent_enumerated_does_not_depend_on_the_guide():

@@ -1,0 +1,75 @@
+"""Flows: log-determinants against autodiff, inverses, and what can score."""
+
+import pytest
+import torch
+from ppvae.guides import (
+    FlowGuide,
+    affine_coupling,
+    householder,
+    inverse_autoregressive,
+    neural_spline,
+    planar,
+    radial,
+    sylvester,
+)
+from torch.autograd.functional import jacobian
+
+from ppvae.nn import MLP
+
+DIM, CONTEXT = 4, 3
+FAMILIES = {
+    "inverse_autoregressive": inverse_autoregressive,
+    "affine_coupling": affine_coupling,
+    "planar": planar,
+    "radial": radial,
+    "householder": householder,
+    "neural_spline": neural_spline,
+    "sylvester_orthogonal": sylvester,
+    "sylvester_householder": lambda d, c: sylvester(d, c, kind="householder"),
+    "sylvester_triangular": lambda d, c: sylvester(d, c, kind="triangular"),
+}
+WITHOUT_INVERSE = {"planar", "radial", "sylvester_orthogonal", "sylvester_householder", "sylvester_triangular"}
+
+
+def guide_of(family: str, scale: float = 1.0) -> FlowGuide:
+    torch.manual_seed(0)
+    guide = FlowGuide(MLP(5, [8], 2 * DIM + CONTEXT), FAMILIES[family](DIM, CONTEXT), DIM).double()
+    with torch.no_grad():
+        for parameter in guide.maps.parameters():
+            parameter.normal_().mul_(scale)
+    return guide
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 3.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_determinant_is_that_of_the_autodiff_jacobian(family, scale):
+    guide = guide_of(family, scale)
+    features = torch.randn(2 * DIM + CONTEXT).double()
+    for step in guide.distribution(features).transforms:
+        z = torch.randn(DIM).double()
+        image = step(z)
+        exact = torch.linalg.slogdet(jacobian(step, z)).logabsdet
+        torch.testing.assert_close(step.log_abs_det_jacobian(z, image), exact, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_can_score_says_whether_another_copy_of_a_draw_can_be_scored(family):
+    guide = guide_of(family, 0.3)
+    x = torch.randn(6, 5).double()
+    assert guide.can_score == (family not in WITHOUT_INVERSE)
+    q = guide.distribution(guide.encoder(x))
+    z = q.rsample((3,))
+    own = q.log_prob(z)
+    again = guide.distribution(guide.encoder(x))
+    if guide.can_score:
+        torch.testing.assert_close(again.log_prob(z.clone()), own)
+    else:
+        with pytest.raises((NotImplementedError, KeyError)):
+            again.log_prob(z.clone())
+
+
+def test_a_family_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="expected kind out of"):
+        sylvester(4, 3, kind="orthogonale")
+    with pytest.raises(ValueError, match="rank from 1 to latent_dim=4"):
+        sylvester(4, 3, rank=5)
