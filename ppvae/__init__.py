@@ -10,7 +10,18 @@ from ppvae.errors import (
     NonFiniteLossError,
     PpvaeError,
 )
-from ppvae.evaluation import LogMarginal, accuracy, evaluate_loss, features, log_marginal, predict
+from ppvae.evaluation import (
+    AnnealedEstimate,
+    BidirectionalEstimate,
+    LogMarginal,
+    accuracy,
+    ais,
+    bdmc,
+    evaluate_loss,
+    features,
+    log_marginal,
+    predict,
+)
 from ppvae.objectives import (
     ELBO,
     IWAE,
@@ -31,6 +42,8 @@ __all__ = [
     "ELBO",
     "IWAE",
     "AmortizedGuide",
+    "AnnealedEstimate",
+    "BidirectionalEstimate",
     "CheckpointError",
     "Consistency",
     "ContractError",
@@ -53,6 +66,8 @@ __all__ = [
     "StickingTheLanding",
     "accuracy",
     "adam",
+    "ais",
+    "bdmc",
     "check_pair",
     "draw",
     "evaluate_loss",

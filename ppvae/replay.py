@@ -107,8 +107,7 @@ class Source:
         require_can_score(self.guide)
         with self._store():
             x, values = simulate(self.model, self.x)
-            with _At(values):
-                sites = sites_of(trace(self.guide, x, None, 1))
+            sites = at_values(self.guide, x, None, values, 1)
         return sum(site.log_prob for site in sites.values())[0]
 
     def label_known(self, guide_sites: dict[str, Site]) -> dict[str, Site]:
@@ -148,17 +147,28 @@ def require_can_score(guide) -> None:
         )
 
 
-class _At(Messenger):
-    """Sites take given values; each is still drawn, so that random numbers are used up as they were before."""
+def at_values(fn, x: Tensor, y: Tensor | None, values: dict[str, Tensor], num_particles: int) -> dict[str, Site]:
+    """The sites of a model, or of a guide that can score, at given values (K, B, ...) of its latents."""
+    with _At(values, draw=False):
+        return sites_of(trace(fn, x, y, num_particles))
 
-    def __init__(self, values: dict[str, Tensor]):
+
+class _At(Messenger):
+    """Sites take given values.
+
+    Args:
+        draw: draw each site all the same, so that random numbers are used up as they were before.
+    """
+
+    def __init__(self, values: dict[str, Tensor], draw: bool = True):
         super().__init__()
-        self.values = values
+        self.values, self.draw = values, draw
 
     def _pyro_sample(self, msg) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            with torch.no_grad():
-                msg["fn"]()
+            if self.draw:
+                with torch.no_grad():
+                    msg["fn"]()
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
 

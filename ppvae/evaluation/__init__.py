@@ -1,8 +1,21 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes."""
 
+from ppvae.evaluation.annealing import AnnealedEstimate, BidirectionalEstimate, ais, bdmc
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.evaluation.marginal import LogMarginal, log_marginal
 from ppvae.evaluation.pareto import pareto_khat
 
-__all__ = ["LogMarginal", "accuracy", "evaluate_loss", "features", "log_marginal", "pareto_khat", "predict"]
+__all__ = [
+    "AnnealedEstimate",
+    "BidirectionalEstimate",
+    "LogMarginal",
+    "accuracy",
+    "ais",
+    "bdmc",
+    "evaluate_loss",
+    "features",
+    "log_marginal",
+    "pareto_khat",
+    "predict",
+]
