@@ -16,6 +16,7 @@ from ppvae.guides.hierarchical import BottomUpGuide, TopDownGuide
 from ppvae.guides.labelled import LabelGuide, LabelStyleGuide
 from ppvae.guides.mean_field import MeanFieldGaussian
 from ppvae.guides.mixture import MixtureGuide
+from ppvae.guides.refined import Refined
 
 __all__ = [
     "BottomUpGuide",
@@ -26,6 +27,7 @@ __all__ = [
     "LabelStyleGuide",
     "MeanFieldGaussian",
     "MixtureGuide",
+    "Refined",
     "TopDownGuide",
     "affine_coupling",
     "householder",

@@ -1,9 +1,13 @@
 """Running a model or a guide once, as far as it is needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyro
 from pyro import poutine
 from pyro.distributions.distribution import Distribution
 from pyro.infer import config_enumerate
+from pyro.poutine.indep_messenger import _DIM_ALLOCATOR
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -25,6 +29,17 @@ def trace_enumerated(guide, x: Tensor, y: Tensor | None, num_particles: int):
     """:func:`trace`, with every discrete site running over all its values, left of the particles."""
     enumerated = config_enumerate(guide, default="parallel")
     return trace(poutine.enum(enumerated, first_available_dim=PARTICLE_DIM - 1), x, y, num_particles)
+
+
+@contextmanager
+def apart_from_handlers() -> Iterator[None]:
+    """Run a pair within the run of another: no handler outside sees it, and its plates are free to be opened again."""
+    stack, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
+    try:
+        with poutine.block():
+            yield
+    finally:
+        _DIM_ALLOCATOR._stack = stack
 
 
 def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Distribution:

@@ -67,9 +67,21 @@ class LogMarginal:
             return self.value
         if self._relative_log_weight is None:
             raise ValueError(f"expected k={self.num_particles}, got {k}; call log_marginal with keep_weights=True")
+        return self.value + self._grouped(k).mean(0)
+
+    def bound_standard_error(self, k: int) -> Tensor:
+        """Monte Carlo standard error of :meth:`bound`, from its groups, shape (B,); NaN where there is but one."""
+        self.bound(k)  # refuses a k that cannot be
+        if k == self.num_particles:
+            return torch.full_like(self.value, torch.nan)
+        groups = self._grouped(k)
+        return groups.std(0) / len(groups) ** 0.5
+
+    def _grouped(self, k: int) -> Tensor:
+        """log 1/k sum w - value of each group of k weights, (K // k, B)."""
         groups = self.num_particles // k
         weights = self._relative_log_weight[: groups * k].double().reshape(groups, k, -1)
-        return self.value + (weights.logsumexp(1) - math.log(k)).mean(0)
+        return weights.logsumexp(1) - math.log(k)
 
     def __repr__(self) -> str:
         return (
@@ -117,12 +129,17 @@ def log_marginal(
     with untouched(model, guide, device=x.device, seed=seed):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
     with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        rows = max(1, pairs // num_particles)
-        blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
-        parts = [
-            _block(model, guide, x[block], None if y is None else y[block], num_particles, pairs, keep_weights)
-            for block in (track(blocks, "log p(x)") if progress else blocks)
-        ]
+        return estimate(model, lambda rows: guide, x, y, num_particles, pairs, keep_weights, progress)
+
+
+def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights=True, progress=False) -> LogMarginal:
+    """:func:`log_marginal` without its checks, by the guide ``guide_of(rows)`` for each slice of the data."""
+    rows = max(1, pairs // num_particles)
+    blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
+    parts = [
+        _block(model, guide_of(block), x[block], None if y is None else y[block], num_particles, pairs, keep_weights)
+        for block in (track(blocks, "log p(x)") if progress else blocks)
+    ]
     value, error, ess, khat, weights = (torch.cat(part, -1) for part in zip(*parts, strict=True))
     _check_finite_values(value)
     return LogMarginal(value, error, ess, khat, num_particles, weights if keep_weights else None)

@@ -1,0 +1,93 @@
+"""The gaps against closed forms of the linear-Gaussian model."""
+
+import pytest
+import torch
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian, Refined
+from ppvae.models import LinearGaussian
+
+import ppvae
+from ppvae.local import ascent, improved
+from ppvae.nn import MLP
+from tests.catalogue import PAIRS
+from tests.ppvae.oracles import linear_gaussian, nearly_exact
+
+
+def correlated() -> tuple[LinearGaussian, torch.Tensor]:
+    """A linear-Gaussian model whose posterior is far from diagonal."""
+    torch.manual_seed(1)
+    weight = torch.randn(5, 1) @ torch.ones(1, 2) + 0.3 * torch.randn(5, 2)
+    return LinearGaussian(weight, torch.zeros(5), 0.7).double(), torch.randn(4, 5).double()
+
+
+def best_mean_field_bound(model, x):
+    """log p(x) - KL of the best diagonal q: precisions are the diagonal of the posterior's precision."""
+    precision = torch.linalg.inv(model.posterior(x[:1]).covariance_matrix[0])
+    kl = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+    return model.log_evidence(x) - kl
+
+
+def test_gaps_of_a_mean_field_guide_are_the_closed_forms():
+    model, x = correlated()
+    guide = nearly_exact(model, widen=1.6)
+    result = ppvae.gaps(model, guide, x, num_particles=20_000, learning_rate=0.004, max_windows=30)
+    evidence, best = model.log_evidence(x), best_mean_field_bound(model, x)
+    assert (evidence - best).min() > 0.1
+    assert ((result.log_p.value - evidence).abs() < 4 * result.log_p.standard_error).all()
+    for local in (result.local, result.local_gaussian):
+        assert ((local.value - best).abs() < 4 * local.standard_error + 0.005).all()
+    exact = ppvae.ELBO(200_000).per_datum(ppvae.draw(model, guide, x, num_particles=200_000))
+    assert ((result.amortized.value + exact).abs() < 5 * result.amortized.standard_error).all()
+    assert (result.amortization.value > 0.05).all()
+    torch.testing.assert_close(
+        result.approximation.value + result.amortization.value, result.log_p.value - result.amortized.value
+    )
+
+
+def test_a_full_rank_family_has_no_approximation_gap():
+    torch.manual_seed(0)
+    model, x = correlated()
+    guide = FullRankGaussian(MLP(5, [], FullRankGaussian.num_features(2)), 2).double()
+    result = ppvae.gaps(model, guide, x, num_particles=5000, learning_rate=0.004, max_windows=30)
+    assert (result.approximation.value.abs() < 4 * result.approximation.standard_error + 0.01).all()
+    assert (result.local_gaussian.value < result.local.value).all()
+    assert (result.khat < 0.7).all()
+
+
+def test_only_amortized_guides_have_gaps():
+    model, guide, x = PAIRS["user"].make()
+    with pytest.raises(ppvae.ContractError, match=r"expected an AmortizedGuide.*UserGuide"):
+        ppvae.gaps(model, guide, x)
+
+
+def test_the_ascent_climbs_and_leaves_its_start_alone():
+    model, x = linear_gaussian()
+    start = torch.zeros(4, 4).double()
+    climb = ascent(model, MeanFieldGaussian(MLP(5, [], 4)).distribution, x, start, 0.05, num_particles=50)
+    bounds = torch.stack([next(climb)[1] for _ in range(200)])
+    assert (bounds[-10:].mean(0) > bounds[0] + 1).all()
+    assert (start == 0).all()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_refining_brings_the_bound_closer_and_no_step_changes_nothing():
+    torch.manual_seed(0)
+    model, x = linear_gaussian()
+    guide = MeanFieldGaussian(MLP(5, [], 4)).double()
+    bounds = []
+    for steps in (0, 20, 200):
+        refined = Refined(guide, model, steps, 0.05)
+        ppvae.check_pair(model, refined, x)
+        bounds.append(ppvae.log_marginal(model, refined, x, num_particles=2000, chunk=10_000).bound(1).mean())
+    assert bounds[0] < bounds[1] < bounds[2]
+    assert bounds[2] < best_mean_field_bound(model, x).mean()
+    features = guide.encoder(x)
+    assert torch.equal(improved(model, guide.distribution, x, features, 0, 0.1), features)
+
+
+def test_a_refined_guide_trains_its_encoder_in_fit_and_leaves_the_model_to_the_model():
+    model, x = linear_gaussian()
+    refined = Refined(MeanFieldGaussian(MLP(5, [], 4)).double(), model, 3, 0.05)
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in refined.parameters()}
+    before = [p.detach().clone() for p in refined.parameters()]
+    ppvae.fit(model, refined, ppvae.DReG(3), x, epochs=2, batch_size=2, progress=False)
+    assert all((p - b).abs().max() > 0 for p, b in zip(refined.parameters(), before, strict=True))
