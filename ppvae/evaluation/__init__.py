@@ -3,22 +3,30 @@
 from ppvae.evaluation.annealing import AnnealedEstimate, BidirectionalEstimate, ais, bdmc
 from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.labels import accuracy, features, predict
+from ppvae.evaluation.latents import LatentStatistics, latent_statistics
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.evaluation.marginal import LogMarginal, log_marginal
 from ppvae.evaluation.pareto import pareto_khat
+from ppvae.evaluation.simulated import Calibration, UpperBound, calibration, upper_bound
 
 __all__ = [
     "AnnealedEstimate",
     "BidirectionalEstimate",
+    "Calibration",
     "Gaps",
+    "LatentStatistics",
     "LogMarginal",
+    "UpperBound",
     "accuracy",
     "ais",
     "bdmc",
+    "calibration",
     "evaluate_loss",
     "features",
     "gaps",
+    "latent_statistics",
     "log_marginal",
     "pareto_khat",
     "predict",
+    "upper_bound",
 ]

@@ -1,0 +1,121 @@
+"""Latent statistics, calibration and the upper bound, against closed forms."""
+
+import math
+
+import pytest
+import torch
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
+from ppvae.models import LinearGaussian
+
+import ppvae
+from ppvae.nn import MLP
+from tests.catalogue import PAIRS
+from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
+
+
+def one_dead_unit():
+    """A model whose second latent does nothing, with its exact posterior as the guide."""
+    model = LinearGaussian(torch.tensor([[1.5, 0.0], [0.5, 0.0]]), torch.zeros(2), 0.5).double()
+    guide = MeanFieldGaussian(MLP(2, [], 4)).double()
+    x = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
+    posterior = model.posterior(x)
+    (layer,) = guide.encoder.layers
+    with torch.no_grad():
+        layer.bias[:2], layer.weight[2:] = posterior.mean[0], 0
+        layer.weight[:2] = (posterior.mean[1:] - posterior.mean[0]).T
+        layer.bias[2:] = posterior.stddev[0].log()
+    return model, guide
+
+
+def simulated(model, rows: int) -> torch.Tensor:
+    torch.manual_seed(3)
+    z = torch.randn(rows, model.weight.shape[1]).double()
+    return (z @ model.weight.T + model.bias + model.log_scale.exp() * torch.randn(rows, len(model.bias))).detach()
+
+
+def test_statistics_of_a_model_with_one_dead_unit():
+    model, guide = one_dead_unit()
+    x = simulated(model, 3000)
+    found = ppvae.latent_statistics(model, guide, x, num_particles=20)
+    posterior = model.posterior(x)
+    variance = posterior.variance[0]
+    assert found.active_units == 1
+    torch.testing.assert_close(found.variance_of_means, posterior.mean.var(0).detach(), rtol=0.05, atol=1e-3)
+    kl = 0.5 * (posterior.mean.square() + variance - 1 - variance.log()).mean(0).detach()
+    torch.testing.assert_close(found.kl_per_dimension, kl)
+    assert found.rate == pytest.approx(kl.sum().item(), rel=1e-6)
+    # At the exact posterior under the model's own data q(z) is the prior: I = H(z) - H(z | x).
+    exact = -0.5 * variance.log().sum().item()
+    assert found.mutual_information == pytest.approx(exact, abs=0.05)
+    assert abs(found.aggregate_kl) < 0.05
+    assert found.rate + found.distortion == pytest.approx(-model.log_evidence(x).mean().item(), abs=0.03)
+
+
+def test_without_a_formula_for_the_mean_its_own_noise_is_taken_off():
+    model, guide = one_dead_unit()
+
+    turned_twice = FlowGuide(guide.encoder, [Reversed(), Reversed()], 2)  # the same q, as a flow
+    x = simulated(model, 3000)
+    found = ppvae.latent_statistics(model, turned_twice, x, num_particles=20)
+    exact = ppvae.latent_statistics(model, guide, x).variance_of_means
+    torch.testing.assert_close(found.variance_of_means, exact, rtol=0.05, atol=5e-3)
+    assert found.active_units == 1
+
+
+def test_mutual_information_saturates_at_log_n_which_is_told():
+    model, _ = linear_gaussian()
+    guide = nearly_exact(model)
+    with torch.no_grad():
+        guide.encoder.layers[0].bias[2:] = -12.0
+    found = ppvae.latent_statistics(model, guide, simulated(model, 50))
+    assert found.log_n == pytest.approx(math.log(50))
+    assert found.mutual_information == pytest.approx(found.log_n, abs=1e-6)
+
+
+def test_statistics_need_a_first_continuous_latent():
+    model, guide, x = PAIRS["label"].make()
+    with pytest.raises(ppvae.ContractError, match="without discrete sites"):
+        ppvae.latent_statistics(model, guide, x)
+    model, guide, x = PAIRS["user"].make()
+    with pytest.raises(ppvae.ContractError, match=r"draws 'size' first, got \['shape', 'size'\]"):
+        ppvae.latent_statistics(model, guide, x, site="size")
+    assert ppvae.latent_statistics(model, guide, x, site="shape").kl_per_dimension.shape == (2,)
+
+
+def test_ranks_are_uniform_at_the_exact_posterior_and_not_for_a_guide_too_narrow():
+    model, x = linear_gaussian()
+    like = x[:1].expand(2000, -1)
+    exact = ppvae.calibration(model, Exact(model), like, draws=19)
+    assert exact.ranks["z"].shape == (2000, 2)
+    assert exact.ranks["z"].min() == 0
+    assert exact.ranks["z"].max() == 19
+    assert (exact.p_value("z") > 1e-3).all()
+    narrow = ppvae.calibration(model, nearly_exact(model, widen=0.7), like, draws=19)
+    assert (narrow.p_value("z") < 1e-6).all()
+    ends = ((narrow.ranks["z"] < 2) | (narrow.ranks["z"] > 17)).double().mean()
+    assert ends > 0.25  # 4 of 20 ranks, .2 where uniform
+
+
+def test_the_upper_bound_is_above_the_evidence_and_meets_the_lower_one():
+    model, x = linear_gaussian()
+    like = x[:1].expand(2000, -1)
+    guide = nearly_exact(model, widen=1.5)
+    gaps = []
+    for k in (2, 8, 64):
+        found = ppvae.upper_bound(model, guide, like, num_particles=k)
+        above = found.value - model.log_evidence(found.x)
+        assert above.mean() > -4 * above.std() / 2000**0.5
+        gaps.append(found.gap)
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+    exact = ppvae.upper_bound(model, Exact(model), like[:5], num_particles=3)
+    torch.testing.assert_close(exact.value, model.log_evidence(exact.x).detach())
+
+
+def test_what_needs_an_exact_draw_refuses_discrete_latents():
+    model, guide, x = PAIRS["label"].make()
+    for estimate in (ppvae.upper_bound, ppvae.calibration):
+        with pytest.raises(ppvae.ContractError, match=r"continuous latents.*'y'"):
+            estimate(model, guide, x)
+    with pytest.raises(ValueError, match="num_particles of at least 2"):
+        ppvae.upper_bound(model, guide, x, num_particles=1)
