@@ -81,3 +81,17 @@ def latent_space(codes: Tensor, labels: Tensor) -> Figure:
     ):
         axis.set_label_text(f"{name} principal component ({share:.0%} of the variance)")
     return figure
+
+
+def dots_with_errors(names: list[str], series: dict[str, tuple[list[float], list[float]]], label: str) -> Figure:
+    """One row a name, one dot a series with a bar of one standard error each way."""
+    figure = Figure(figsize=(6, 1.2 + 0.4 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for offset, (name, (values, errors)) in enumerate(series.items()):
+        rows = [row + 0.15 * offset for row in range(len(names))]
+        axes.errorbar(values, rows, xerr=errors, fmt="o", capsize=3, label=name)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel=label)
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.8", zorder=0)
+    axes.legend()
+    return figure

@@ -1,6 +1,8 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes."""
 
 from ppvae.evaluation.annealing import AnnealedEstimate, BidirectionalEstimate, ais, bdmc
+from ppvae.evaluation.arviz import inference_data
+from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
 from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
@@ -13,6 +15,7 @@ __all__ = [
     "AnnealedEstimate",
     "BidirectionalEstimate",
     "Calibration",
+    "Comparison",
     "Gaps",
     "LatentStatistics",
     "LogMarginal",
@@ -21,9 +24,12 @@ __all__ = [
     "ais",
     "bdmc",
     "calibration",
+    "compare",
+    "compare_pairs",
     "evaluate_loss",
     "features",
     "gaps",
+    "inference_data",
     "latent_statistics",
     "log_marginal",
     "pareto_khat",

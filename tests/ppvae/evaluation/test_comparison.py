@@ -1,0 +1,98 @@
+"""Comparisons: paired differences, what is refused, JSON, and the hand-over to ArviZ."""
+
+import json
+
+import arviz
+import pytest
+import torch
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian
+
+import ppvae
+from ppvae.nn import MLP
+from tests.catalogue import PAIRS
+from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
+
+
+def three_guides():
+    model, x = linear_gaussian()
+    guides = {"exact": Exact(model), "wide": nearly_exact(model, 1.3), "wider": nearly_exact(model, 2.0)}
+    return model, guides, x
+
+
+def test_order_and_paired_differences_are_those_of_the_closed_forms():
+    model, guides, x = three_guides()
+    result = ppvae.compare(model, guides, x, num_particles=5000)
+    assert result.best(1) == "exact"
+    torch.testing.assert_close(result.rows["exact"].marginal.value, model.log_evidence(x).detach())
+    difference, error = result.difference("wide", "exact", 1)
+    variance = model.posterior(x).variance[0] * torch.tensor([1.3**2]).double()
+    posterior = model.posterior(x[:1])
+    q = torch.distributions.MultivariateNormal(posterior.mean, torch.diag(variance))
+    kl = torch.distributions.kl_divergence(q, posterior).item()  # the same for every datum
+    assert difference == pytest.approx(-kl, abs=0.03)
+    assert error < 0.03
+    assert result.difference("wide", "wide") == (0.0, 0.0)
+    assert result.difference("wider", "wide", 1)[0] < 0
+
+
+def test_the_table_has_every_pair_and_survives_json(tmp_path, capsys):
+    model, guides, x = three_guides()
+    result = ppvae.compare(model, guides, x, num_particles=500, ais_settings={"temperatures": 20, "chains": 4})
+    result.save(tmp_path / "comparison.json")
+    records = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(records) == list(guides)
+    assert records["exact"]["elbo_from_best"] == 0
+    assert records["wide"]["ais"] == records["wider"]["ais"]  # one model: annealed once
+    assert records["wide"]["approximation_gap"] is None
+    result.print()
+    printed = capsys.readouterr().out
+    assert "wider" in printed
+    assert "approximation" not in printed
+    result.plot().savefig(tmp_path / "comparison.png")
+    assert (tmp_path / "comparison.png").stat().st_size > 5000
+
+
+def test_gaps_where_they_are_asked_for():
+    torch.manual_seed(0)
+    model, x = linear_gaussian()
+    guides = {
+        "mean field": MeanFieldGaussian(MLP(5, [], 4)).double(),
+        "full rank": FullRankGaussian(MLP(5, [], 5), 2).double(),
+    }
+    settings = {"learning_rate": 0.05, "max_windows": 2, "num_particles": 200}
+    records = ppvae.compare(model, guides, x, num_particles=200, gap_settings=settings).records()
+    assert all(record["amortization_gap"] > 1 for record in records.values())
+
+
+def test_mismatched_latents_are_refused_by_name_before_anything_runs():
+    model, _, x = three_guides()
+    _, stranger, _ = PAIRS["user"].make()
+    with pytest.raises(ppvae.ContractError, match="pair 'stranger'"):
+        ppvae.compare(model, {"stranger": stranger}, x)
+    with pytest.raises(ValueError, match="at least one pair"):
+        ppvae.compare(model, {}, x)
+    with pytest.raises(ValueError, match="at least 2 data"):
+        ppvae.compare(model, {"exact": Exact(model)}, x[:1])
+
+
+def test_pairs_with_models_of_their_own():
+    first, second = PAIRS["gaussian_vae"].make(0), PAIRS["gaussian_vae"].make(1)
+    result = ppvae.compare_pairs({"a": first[:2], "b": second[:2]}, first[2], num_particles=50)
+    delta = result.rows["a"].marginal.value - result.rows["b"].marginal.value
+    assert result.difference("a", "b") == pytest.approx((delta.mean().item(), (delta.std() / 6**0.5).item()))
+
+
+def test_arviz_reads_the_posterior():
+    model, guides, x = three_guides()
+    data = ppvae.compare(model, guides, x, num_particles=100).to_arviz("wider", draws=4000)
+    z = data["posterior"]["z"]
+    assert z.shape == (1, 4000, 4, 2)
+    posterior = model.posterior(x)
+    mean = torch.from_numpy(z.values[0].mean(0))
+    assert ((mean - posterior.mean).abs() < 5 * posterior.stddev / 1000**0.5).all()
+    variance = torch.from_numpy(z.values[0].var(0))
+    torch.testing.assert_close(variance, posterior.variance.detach(), rtol=0.15, atol=0)
+    assert data["log_likelihood"]["x"].shape == (1, 4000, 4)
+    assert abs(float(data["prior"]["z"].values.std()) - 1) < 0.05
+    assert data["observed_data"]["x"].shape == (4, 5)
+    assert len(arviz.summary(data, var_names=["z"])) == 8
