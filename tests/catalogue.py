@@ -118,7 +118,20 @@ def flow_pair(family: str) -> Pair:
 
 
 def two_layers() -> HierarchicalVAE:
-    return HierarchicalVAE(MLP(3, [], 5), [MLP(2, [], 2 * 3)], 2, Gaussian(0.7))
+    """Linear, with a scale of z1 that does not depend on z2: all of it is one Gaussian."""
+    model = HierarchicalVAE(MLP(3, [], 5), [MLP(2, [], 2 * 3)], 2, Gaussian(0.7))
+    with torch.no_grad():
+        model.conditionals[0].layers[0].weight[3:] = 0
+    return model
+
+
+def two_layer_evidence(model: HierarchicalVAE, x: Tensor) -> Tensor:
+    """log p(x) of :func:`two_layers`, exact."""
+    (down,), (out,) = model.conditionals[0].layers, model.decoder.layers
+    z1 = down.weight[:3] @ down.weight[:3].T + (2 * down.bias[3:]).exp().diag()
+    noise = (2 * model.likelihood.log_scale).exp() * torch.eye(5).to(x)
+    loc = out.weight @ down.bias[:3] + out.bias
+    return dist.MultivariateNormal(loc, out.weight @ z1 @ out.weight.T + noise).log_prob(x)
 
 
 PAIRS: dict[str, Pair] = {

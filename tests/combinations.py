@@ -1,0 +1,32 @@
+"""The README's table of combinations, out of the catalogue: ``python -m tests.combinations`` writes it anew."""
+
+import re
+from pathlib import Path
+
+from tests.catalogue import OBJECTIVES, PAIRS
+
+README = Path(__file__).parent.parent / "README.md"
+MARKS = ("<!-- combinations -->", "<!-- end of combinations -->")
+COLUMNS = ["elbo", "sticking_the_landing", "iwae", "dreg", "renyi", "reweighted_wake_sleep", "forward_kl"]
+
+
+def table() -> str:
+    heads = [type(OBJECTIVES[column].make()).__name__ for column in COLUMNS]
+    lines = [f"| guide | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    rows = {}
+    for name, pair in PAIRS.items():
+        guide = type(pair.guide()).__name__
+        if name.startswith("flow_") and guide == "FlowGuide":
+            guide += f", {name.removeprefix('flow_').replace('_', ' ')}"
+        if guide not in ("UserGuide", *rows):
+            rows[guide] = ["yes" if OBJECTIVES[column].fits(pair) else "" for column in COLUMNS]
+    return "\n".join([*lines, *(f"| {guide} | {' | '.join(cells)} |" for guide, cells in sorted(rows.items()))])
+
+
+def written(text: str) -> str:
+    """The README's text with the table of now between the marks."""
+    return re.sub(f"(?s){MARKS[0]}.*{MARKS[1]}", f"{MARKS[0]}\n{table()}\n{MARKS[1]}", text)
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text()))
