@@ -11,7 +11,10 @@ High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoder
 from torch import Tensor, nn
 
 from ppvae.contract import AmortizedGuide
+from ppvae.isolation import forked_randomness
 from ppvae.local import improved
+
+SEED = 0  # of the steps' noise: one and the same q(z | x) at every call, as annealing and rescoring need it
 
 
 class Refined(AmortizedGuide):
@@ -42,5 +45,6 @@ class _Refinement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.guide.encoder(x)
-        better = improved(self._model[0], self.guide.distribution, x, features, self.steps, self.learning_rate)
+        with forked_randomness(x.device, SEED):
+            better = improved(self._model[0], self.guide.distribution, x, features, self.steps, self.learning_rate)
         return features + (better - features).detach()

@@ -44,7 +44,8 @@ class MixtureOfGaussians(nn.Module):
 class VampPrior(nn.Module):
     """1/C sum_c q(z | u_c): the guide's own posteriors of learned pseudo-inputs, equally likely.
 
-    The guide's parameters stay the guide's; they learn through the prior as well.
+    The guide's parameters stay the guide's. They move the prior too: ``fit(train_model=False)`` does not hold it fixed,
+    and a saved model needs its guide beside it.
 
     Args:
         guide: the guide that the model is trained with.
@@ -55,13 +56,16 @@ class VampPrior(nn.Module):
 
     def __init__(self, guide: AmortizedGuide, pseudo_inputs: Tensor):
         super().__init__()
+        if not isinstance(guide, AmortizedGuide) or not guide.can_score:
+            raise ValueError(f"expected an AmortizedGuide that can score any value, got {type(guide).__name__}")
         self._guide = [guide]  # in a list, so that its parameters are not the model's too
         self.logits = nn.Parameter(pseudo_inputs.detach().clamp(0.01, 0.99).logit())
 
     def forward(self, like: Tensor) -> dist.TorchDistribution:
         (guide,) = self._guide
-        components = guide.distribution(guide.encoder(self.logits.sigmoid()))
-        return dist.MixtureSameFamily(dist.Categorical(logits=components.mean.new_zeros(len(self.logits))), components)
+        features = guide.encoder(self.logits.sigmoid())
+        equal = dist.Categorical(logits=features.new_zeros(len(features)))
+        return dist.MixtureSameFamily(equal, guide.distribution(features))
 
 
 class AutoregressiveFlow(nn.Module):

@@ -78,6 +78,12 @@ def check_modules(model, guide) -> None:
             )
 
 
+def beside(model, x: Tensor) -> Tensor:
+    """The tensor on the model's device."""
+    parameter = next(model.parameters(), None)
+    return x if parameter is None else x.to(parameter.device)
+
+
 def check_parameters(model, guide) -> None:
     """Raise ContractError unless both have parameters of their own."""
     check_modules(model, guide)
@@ -145,7 +151,7 @@ def _sample_nodes(trace) -> dict:
 
 
 def check_guide_sites(trace, label_given: bool) -> None:
-    """Raise ContractError where the guide observes, or draws what has no gradient."""
+    """Raise ContractError where the guide observes, or draws a label that it was given."""
     for name, node in _sample_nodes(trace).items():
         if name == LABEL and label_given and not node["is_observed"]:
             raise ContractError(engine.DRAWS_GIVEN_LABEL)
@@ -157,12 +163,6 @@ def check_guide_sites(trace, label_given: bool) -> None:
             raise ContractError(
                 f"expected the guide to observe nothing, got site {name!r} with obs=; a guide that is given "
                 "a label conditions on it without a sample statement"
-            )
-        if "_enumerate_dim" not in node["infer"] and not node["fn"].has_rsample:
-            raise ContractError(
-                f"guide site {name!r} draws from {node['fn']}, which can neither be enumerated nor "
-                "reparameterised, so its parameters would get no gradient; use a distribution with rsample "
-                "or with enumerate_support"
             )
 
 

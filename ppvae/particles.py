@@ -49,6 +49,7 @@ class Particles:
         model: the model's sites by name, in the order in which they were scored.
         labels: labels of shape (B,), -1 where unknown; None if none were given.
         gates: the draws as the model sees them: the same numbers, by name.
+        weighed: not empty once :meth:`weigh_path` was called.
         source: the pair and the data that they came from, for what needs a further run of the guide.
     """
 
@@ -59,6 +60,7 @@ class Particles:
     labels: Tensor | None = None
     gates: dict[str, Tensor] = field(default_factory=dict, repr=False)
     source: "Source | None" = field(default=None, repr=False)
+    weighed: list[bool] = field(default_factory=list, repr=False)
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -97,15 +99,23 @@ class Particles:
     def weigh_path(self, weight: Tensor) -> None:
         """Multiply the gradient that flows from the model and :meth:`frozen_guide` back into each draw.
 
+        This holds for every loss of these particles, so only one estimator can weigh them.
+
         Args:
             weight: shape (enumeration..., K, B); summed over the enumerated sites that a draw does not depend on.
         """
+        if self.weighed:
+            raise ContractError(
+                "expected draws whose gradient is not weighed yet, got some that DReG or ReweightedWakeSleep weighed; "
+                "draw anew for each of them"
+            )
+        self.weighed.append(True)
         for name, value in self.gates.items():
             if value.requires_grad:
                 event_dim = self.guide[name].distribution.event_dim
                 factor = weight.sum_to_size(value.shape[: value.dim() - event_dim])
                 factor = factor.reshape(factor.shape + (1,) * event_dim)
-                value.register_hook(lambda gradient, factor=factor: gradient * factor)
+                value.register_hook(lambda g, factor=factor: torch.where(factor == 0, 0.0, g * factor))
 
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.

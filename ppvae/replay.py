@@ -100,7 +100,11 @@ class Source:
 
         without_gradient = frozen(self.guide) if freeze else nullcontext()
         with self._store(), without_gradient, self.random_state.replayed(), _At(values):
-            return self.label_known(sites_of(trace_enumerated(guide, self.x, self.given, self.num_particles)))
+            try:
+                sites = sites_of(trace_enumerated(guide, self.x, self.given, self.num_particles))
+            except (NotImplementedError, KeyError) as error:  # a transform without an inverse
+                raise ContractError(cannot_score(self.guide)) from error
+        return self.label_known(sites)
 
     def sleep(self) -> Tensor:
         """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats."""
@@ -140,11 +144,15 @@ def simulate(model, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 def require_can_score(guide) -> None:
     """Raise ContractError if the guide says that it cannot score a value that it did not draw."""
     if not getattr(guide, "can_score", True):
-        raise ContractError(
-            f"expected a guide that can score values which it did not draw, got {type(guide).__name__}, whose "
-            "can_score is False (its transform has no inverse); use a guide with can_score, or an objective that "
-            "scores the guide's own draws alone: ELBO, IWAE, Renyi"
-        )
+        raise ContractError(cannot_score(guide))
+
+
+def cannot_score(guide) -> str:
+    return (
+        f"expected a guide that can score values which it did not draw, got {type(guide).__name__}, whose transform "
+        "has no inverse; use a guide with can_score, or an objective that scores the guide's own draws alone: ELBO, "
+        "IWAE, Renyi"
+    )
 
 
 def at_values(fn, x: Tensor, y: Tensor | None, values: dict[str, Tensor], num_particles: int) -> dict[str, Site]:

@@ -1,6 +1,7 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes."""
 
-from ppvae.evaluation.annealing import AnnealedEstimate, BidirectionalEstimate, ais, bdmc
+from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
+from ppvae.evaluation.annealing import ais, bdmc
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
 from ppvae.evaluation.gaps import Gaps, gaps

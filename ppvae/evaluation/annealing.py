@@ -20,78 +20,25 @@ import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pyro
 import torch
 from rich.progress import Progress
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppvae.checks import check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters
 from ppvae.errors import ContractError
+from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
 from ppvae.evaluation.hmc import hmc_step
+from ppvae.evaluation.simulated import refuse_discrete
 from ppvae.isolation import frozen, untouched
 from ppvae.replay import at_values, require_can_score, simulate, sites_of
 from ppvae.tracing import trace
 
 TARGET_ACCEPTANCE = 0.65
 PILOT_TEMPERATURES = 100
+PILOT_GAIN = 0.75  # of the logarithm of the step size, for each transition
 PILOT_TRANSITIONS = 3  # at each temperature of the pilot
-
-
-@dataclass(frozen=True, eq=False)
-class AnnealedEstimate:
-    """log p(x) of B data by annealed importance sampling; nats.
-
-    Attributes:
-        value: log-mean-exp of the weights over chains, shape (B,): in expectation a lower bound of log p(x) (of a
-            run backwards: an upper bound).
-        standard_error: of ``value`` over chains by the delta method, shape (B,).
-        log_weight: shape (chains, B).
-        acceptance: share of accepted transitions, shape (B,).
-    """
-
-    value: Tensor
-    standard_error: Tensor
-    log_weight: Tensor
-    acceptance: Tensor
-
-    @property
-    def mean(self) -> float:
-        return self.value.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean` for these data."""
-        return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
-
-    def __repr__(self) -> str:
-        return (
-            f"AnnealedEstimate(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} "
-            f"data, {len(self.log_weight)} chains, acceptance {self.acceptance.mean():.2f})"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class BidirectionalEstimate:
-    """Lower and upper bounds of log p(x) on data drawn from the model itself; nats.
-
-    Attributes:
-        lower, upper: the forward and the backward run.
-        x: the simulated data, shape (B, *event_shape).
-    """
-
-    lower: AnnealedEstimate
-    upper: AnnealedEstimate
-    x: Tensor
-
-    @property
-    def gap(self) -> float:
-        """Mean of upper - lower, which bounds the mean error of either."""
-        return self.upper.mean - self.lower.mean
-
-    def __repr__(self) -> str:
-        return (
-            f"BidirectionalEstimate(lower {self.lower.mean:.3f}, upper {self.upper.mean:.3f}, gap {self.gap:.3f} nats)"
-        )
 
 
 @dataclass(frozen=True)
@@ -144,8 +91,14 @@ def ais(
     Warns, with its row, of a datum none of whose chains ever moved: its estimate is plain importance sampling.
     """
     annealing = Annealing(**settings)
+    x, y = beside(model, x), None if y is None else beside(model, y)
     path = _Path(model, guide, x, y, annealing.chains)
-    with untouched(*path.modules, device=x.device, seed=seed), frozen(model), Progress(disable=not progress) as bar:
+    with (
+        pyro.validation_enabled(False),
+        untouched(*path.modules, device=x.device, seed=seed),
+        frozen(model),
+        Progress(disable=not progress) as bar,
+    ):
         sizes = _pilot(path, annealing, bar)
         return _run(path, annealing, path.start(), sizes, bar, "AIS", backwards=False)
 
@@ -161,10 +114,12 @@ def bdmc(
         guide, seed, progress, settings: see :func:`ais`.
     """
     annealing = Annealing(**settings)
+    like = beside(model, like)
     with untouched(model, device=like.device, seed=seed):
         x, values = simulate(model, like)
     path = _Path(model, guide, x, None, annealing.chains)
     with (
+        pyro.validation_enabled(False),
         untouched(*path.modules, device=like.device, seed=seed + 1),
         frozen(model),
         Progress(disable=not progress) as bar,
@@ -192,17 +147,9 @@ class _Path:
         self.model, self.guide, self.x, self.y, self.chains = model, guide, x, y, chains
         with untouched(*self.modules, device=x.device):
             sites = {site.name: site for site in sites_of(trace(model, x, y, 1)).values() if not site.observed}
-        discrete = [name for name, site in sites.items() if site.distribution.support.is_discrete]
-        if discrete:
-            raise ContractError(
-                f"expected continuous latents, got the discrete site(s) {discrete}; give labels y, or use "
-                "log_marginal, which sums them out"
-            )
-        self.transforms = {name: biject_to(site.distribution.support) for name, site in sites.items()}
-        self.shapes = {
-            name: self.transforms[name].inv(site.value).shape[2 if site.value.dim() > 1 else 1 :]
-            for name, site in sites.items()
-        }
+        refuse_discrete(sites)
+        self.transforms = {name: _unconstraining(site.distribution.support) for name, site in sites.items()}
+        self.shapes = {name: self.transforms[name].inv(site.value).shape[2:] for name, site in sites.items()}
 
     def start(self) -> Tensor:
         """Draws of f_0, shape (chains, B, D)."""
@@ -244,6 +191,11 @@ class _Path:
         return function
 
 
+def _unconstraining(support):
+    """The map from unconstrained coordinates; a mixture's support is that of its components."""
+    return biject_to(getattr(support, "base_constraint", support) if "Mixture" in type(support).__name__ else support)
+
+
 def _pilot(path: _Path, annealing: Annealing, bar: Progress) -> Tensor:
     """Step sizes at each of the T temperatures for each datum, (T, B), that accept about 65%."""
     coarse = annealing.betas(min(PILOT_TEMPERATURES, annealing.temperatures))[1:]
@@ -253,7 +205,7 @@ def _pilot(path: _Path, annealing: Annealing, bar: Progress) -> Tensor:
     for beta in bar.track(coarse.tolist(), description="pilot"):
         for _ in range(PILOT_TRANSITIONS):
             u, accepted = hmc_step(path.log_density(beta), u, size, annealing.leapfrog_steps)
-            size = size * (1.5 * (accepted.to(size.dtype).mean(0) - TARGET_ACCEPTANCE) / 2).exp()
+            size = size * (PILOT_GAIN * (accepted.to(size.dtype).mean(0) - TARGET_ACCEPTANCE)).exp()
         found.append(size)
     nearest = torch.bucketize(annealing.betas(annealing.temperatures)[1:], coarse).clamp(max=len(coarse) - 1)
     return torch.stack(found)[nearest.to(u.device)]
@@ -282,8 +234,9 @@ def _estimate(log_weight: Tensor, accepted: Tensor, sign: int) -> AnnealedEstima
     total = log_weight.logsumexp(0)
     share = (log_weight - total).exp()
     variance = (share * chains - 1).square().sum(0) / max(1, chains - 1) / chains
-    error = variance.sqrt() if chains > 1 else torch.full_like(variance, torch.nan)
-    return AnnealedEstimate(sign * (total - math.log(chains)), error, sign * log_weight, accepted.mean(0))
+    error = variance.sqrt() if chains > 1 and sign == 1 else torch.full_like(variance, torch.nan)
+    found = (sign * (total - math.log(chains)), error, sign * log_weight, accepted.mean(0))
+    return AnnealedEstimate(*(tensor.cpu() for tensor in found))
 
 
 def _check(log_weight: Tensor, moved: Tensor, transitions: bool) -> None:

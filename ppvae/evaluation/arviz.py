@@ -5,7 +5,8 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from ppvae.checks import check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters
+from ppvae.evaluation.simulated import refuse_discrete
 from ppvae.isolation import untouched
 from ppvae.replay import at_values, draw, sites_of
 from ppvae.tracing import OBSERVED, trace
@@ -32,7 +33,9 @@ def inference_data(model, guide, x: Tensor, *, draws: int = 500, candidates: int
 
     check_parameters(model, guide)
     check_input(x, None)
+    x = beside(model, x)
     with untouched(model, guide, device=x.device, seed=seed):
+        refuse_discrete(sites_of(trace(model, x[:1], None, 1)))
         particles = draw(model, guide, x, num_particles=draws * candidates)
         chosen = torch.multinomial(particles.log_weight.softmax(0).T, draws, replacement=True).T  # (draws, B)
         rows = torch.arange(len(x), device=x.device)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
-from ppvae.evaluation.annealing import AnnealedEstimate, ais
+from ppvae.evaluation.annealed import AnnealedEstimate
+from ppvae.evaluation.annealing import ais
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.marginal import KHAT_LIMIT, LogMarginal, log_marginal

@@ -6,6 +6,7 @@
 Source: Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders", equations 2 to 4.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +14,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from ppvae.checks import check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters
 from ppvae.contract import AmortizedGuide, check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import LogMarginal, estimate
@@ -48,11 +49,11 @@ class Gaps:
     """The gaps of one guide on B data; each a :class:`Bound`, in nats.
 
     Attributes:
-        log_p: log p(x) by importance sampling, of each datum from the guide with the largest effective sample size.
+        log_p: log p(x) by importance sampling from all three, the estimates of p(x) averaged.
         local: the bound at the best member of the guide's family.
         local_gaussian: the bound at the best diagonal Gaussian.
         amortized: the guide's own bound.
-        khat: Pareto k-hat of the weights behind ``log_p``, shape (B,).
+        khat: Pareto k-hat of the weights at the best member of the guide's family, shape (B,).
     """
 
     log_p: Bound
@@ -113,6 +114,7 @@ def gaps(
         raise ValueError("expected num_particles, patience, max_windows, batch_size and learning_rate above 0")
     check_parameters(model, guide)
     check_input(x, None)
+    x = beside(model, x)
     check_pair(model, guide, x[:4])
     climb = {"learning_rate": learning_rate, "patience": patience, "max_windows": max_windows}
     with untouched(model, guide, device=x.device, seed=seed), Progress(disable=not progress) as bar:
@@ -136,13 +138,19 @@ def _of_block(model, guide, x: Tensor, num_particles: int, climb: dict) -> tuple
         (guide.distribution, start),
     ]
     estimates = [_estimate(model, family, features, x, num_particles) for family, features in answers]
-    best = torch.stack([e.ess for e in estimates]).argmax(0)
-    pick = {
-        name: torch.stack([getattr(e, name) for e in estimates]).gather(0, best[None])[0]
-        for name in ("value", "standard_error", "khat")
-    }
     bounds = [elbo_of(e) for e in estimates]
-    return (pick["value"], pick["standard_error"]), *bounds, pick["khat"]
+    return pooled(estimates), *bounds, estimates[0].khat
+
+
+def pooled(estimates: list[LogMarginal]) -> tuple[Tensor, Tensor]:
+    """log of the mean of unbiased estimates of p(x), which is one itself, and its standard error; each (B,).
+
+    To choose the best by its own weights would not be unbiased: a guide that misses a mode looks best.
+    """
+    values = torch.stack([e.value for e in estimates])
+    errors = torch.stack([e.standard_error for e in estimates])
+    share = values.softmax(0)
+    return values.logsumexp(0) - math.log(len(estimates)), (share * errors).square().sum(0).sqrt()
 
 
 def local_optimum(

@@ -34,7 +34,7 @@ def hmc_step(log_density: LogDensity, u: Tensor, step_size: Tensor, leapfrog_ste
         density, gradient = _with_gradient(log_density, proposal)
         velocity = velocity + 0.5 * step * gradient
     log_ratio = density - 0.5 * velocity.square().sum(-1) - start
-    accepted = torch.rand_like(log_ratio).log() < log_ratio  # False where the ratio is NaN
+    accepted = (torch.rand_like(log_ratio).log() < log_ratio) & density.isfinite()  # False where the ratio is NaN
     return torch.where(accepted.unsqueeze(-1), proposal, u), accepted
 
 

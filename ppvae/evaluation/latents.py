@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Independent, Normal, kl_divergence
 
-from ppvae.checks import check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.isolation import untouched
@@ -31,7 +31,7 @@ class LatentStatistics:
 
     Attributes:
         variance_of_means: Var_x E_q[z_d | x], shape (D,).
-        kl_per_dimension: E_x KL(q(z_d | x) || p(z_d)), shape (D,); NaN where one of the two is no product of Normals.
+        kl_per_dimension: E_x KL(q(z_d | x) || p(z_d)), shape (D,); NaN unless both are products of Normals.
         rate: E_x KL(q(z | x) || p(z)).
         distortion: - E_x E_q log p(x | z).
         mutual_information: E_x E_q log q(z | x) / q(z), at most :attr:`log_n`: near it, it says only "at least".
@@ -73,7 +73,8 @@ def latent_statistics(
         model: generative model.
         guide: its guide, without discrete sites, which must be able to score any value.
         x: data, shape (N, *event_shape).
-        site: the latent, whose q(z | x) must depend on x alone (the first that the guide draws).
+        site: the latent; the first that the guide draws and the first of the model, so that neither q(z | x) nor
+            p(z) depends on another latent.
         num_particles: draws for each datum; the mutual information uses the first of them.
         chunk: draws that are scored against all N posteriors at once.
         seed: of the draws.
@@ -82,13 +83,16 @@ def latent_statistics(
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
     check_parameters(model, guide)
     check_input(x, None)
+    x = beside(model, x)
     check_pair(model, guide, x[:4])
     require_can_score(guide)
     with untouched(model, guide, device=x.device, seed=seed):
         particles = draw(model, guide, x, num_particles=num_particles)
-        if next(iter(particles.guide)) != site or any(s.enumerated for s in particles.guide.values()):
+        latents = [s.name for s in particles.model.values() if not s.observed]
+        if any(s.enumerated for s in particles.guide.values()) or {latents[0], next(iter(particles.guide))} != {site}:
             raise ContractError(
-                f"expected a guide without discrete sites that draws {site!r} first, got {list(particles.guide)}"
+                f"expected a pair without discrete sites of which both sides draw {site!r} first, so that its q and p "
+                f"depend on no other latent; got {list(particles.guide)} and {latents}"
             )
         q, p = particles.guide[site], particles.model[site]
         return LatentStatistics(
@@ -119,8 +123,8 @@ def _mutual_information(posterior, z: Tensor, chunk: int) -> float:
 
 
 def _kl_per_dimension(q: Site, p: Site, rows: int) -> Tensor:
-    try:
-        per_element = kl_divergence(q.distribution.base_dist, p.distribution.base_dist)
-    except (NotImplementedError, AttributeError):
+    of = (q.distribution, p.distribution)
+    if not all(isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) for fn in of):
         return torch.full(q.value.shape[2:], torch.nan).flatten()
+    per_element = kl_divergence(q.distribution.base_dist, p.distribution.base_dist)
     return per_element.expand(-1, rows, *q.value.shape[2:]).flatten(2).mean((0, 1))

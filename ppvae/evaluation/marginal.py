@@ -9,7 +9,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from ppvae.checks import check_input, check_label_range, check_parameters, check_support
+from ppvae.checks import beside, check_input, check_label_range, check_parameters, check_support
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
@@ -125,7 +125,7 @@ def log_marginal(
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
     check_parameters(model, guide)
     check_input(x, y)
-    x, y = _beside(model, x), None if y is None else _beside(model, y)
+    x, y = beside(model, x), None if y is None else beside(model, y)
     with untouched(model, guide, device=x.device, seed=seed):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
     with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
@@ -143,11 +143,6 @@ def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights
     value, error, ess, khat, weights = (torch.cat(part, -1) for part in zip(*parts, strict=True))
     _check_finite_values(value)
     return LogMarginal(value, error, ess, khat, num_particles, weights if keep_weights else None)
-
-
-def _beside(model, x: Tensor) -> Tensor:
-    parameter = next(model.parameters(), None)
-    return x if parameter is None else x.to(parameter.device)
 
 
 def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppvae.checks import check_parameters
+from ppvae.checks import beside, check_parameters
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import log_marginal
 from ppvae.isolation import untouched
@@ -21,7 +21,7 @@ class UpperBound:
 
     Attributes:
         value: of each datum, shape (B,).
-        lower: the importance-weighted lower bound of the same data from as many weights, shape (B,).
+        lower: the importance-weighted lower bound of the same data, from the K - 1 draws of the guide, shape (B,).
         x: the simulated data, shape (B, *event_shape).
     """
 
@@ -37,6 +37,12 @@ class UpperBound:
     def gap(self) -> float:
         """Mean of upper - lower, which bounds the mean error of either."""
         return (self.value - self.lower).mean().item()
+
+    @property
+    def gap_standard_error(self) -> float:
+        """Of :attr:`gap`, over the data."""
+        difference = self.value - self.lower
+        return (difference.std() / len(difference) ** 0.5).item()
 
 
 def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: int = 0) -> UpperBound:
@@ -57,6 +63,7 @@ def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: 
         raise ValueError(f"expected num_particles of at least 2, got {num_particles}")
     check_parameters(model, guide)
     require_can_score(guide)
+    like = beside(model, like)
     with untouched(model, guide, device=like.device, seed=seed):
         x, values = simulate(model, like)
         joint = at_values(model, x, None, values, 1)
@@ -85,6 +92,8 @@ class Calibration:
         """Of a chi-squared test that the ranks of each element are uniform, shape (elements,)."""
         from scipy.stats import chisquare
 
+        if not 2 <= bins <= self.draws + 1:
+            raise ValueError(f"expected bins from 2 to draws + 1 = {self.draws + 1}, got {bins}")
         ranks = self.ranks[name]
         edges = torch.linspace(0, self.draws + 1, bins + 1).round()  # bins of whole ranks
         expected = edges.diff() / (self.draws + 1) * len(ranks)
@@ -110,6 +119,7 @@ def calibration(model, guide, like: Tensor, *, draws: int = 99, seed: int = 0) -
     if draws < 1:
         raise ValueError(f"expected draws of at least 1, got {draws}")
     check_parameters(model, guide)
+    like = beside(model, like)
     with untouched(model, guide, device=like.device, seed=seed):
         x, values = simulate(model, like)
         refuse_discrete(at_values(model, x, None, values, 1))
@@ -125,4 +135,7 @@ def refuse_discrete(sites: dict) -> None:
         s.name for s in sites.values() if not s.observed and s.distribution.support.is_discrete and s.name != "x"
     ]
     if discrete:
-        raise ContractError(f"expected continuous latents, got the discrete site(s) {discrete}; use log_marginal")
+        raise ContractError(
+            f"expected continuous latents, got the discrete site(s) {discrete}; give labels y where they "
+            "are the labels, or use log_marginal, which sums them out"
+        )

@@ -35,7 +35,8 @@ class DReG(Objective):
         sum_k u_k^2  d log w_k / dz_k  dz_k / dphi
 
     which has the same mean, and a signal-to-noise ratio that grows with K instead of falling. Where classes are
-    enumerated and z is drawn for each of them, u runs over classes and particles both.
+    enumerated and z is drawn for each of them, u runs over classes and particles both; q(y | x) gets no gradient, as
+    with :class:`IWAE`.
 
     Needs a guide that can score any value, and reparameterised draws.
 
@@ -79,8 +80,11 @@ class Renyi(Objective):
         log_weight = particles.log_weight
         if math.isinf(self.alpha):
             return -(log_weight.amax(0) if self.alpha < 0 else log_weight.amin(0))
-        power = 1 - self.alpha
-        return -((power * log_weight).logsumexp(0) - math.log(particles.num_particles)) / power
+        power, centre = 1 - self.alpha, log_weight.mean(0)
+        scaled = power * (log_weight - centre)
+        if abs(power) < 0.01:  # close to the ELBO: the logarithm of nearly 1, by what it is more than 1
+            return -(centre + scaled.expm1().mean(0).log1p() / power)
+        return -(centre + (scaled.logsumexp(0) - math.log(particles.num_particles)) / power)
 
 
 class ReweightedWakeSleep(Objective):
@@ -96,7 +100,7 @@ class ReweightedWakeSleep(Objective):
     Needs a guide that can score any value.
 
     Args:
-        num_particles: K, at least 2 for a wake term that tells particles apart.
+        num_particles: K, at least 2 unless insomnia is 0.
         insomnia: share of the wake update of the guide: 1 is wake-wake, 0 is wake-sleep (as in Pyro).
 
     Source: Bornschein and Bengio 2015, "Reweighted Wake-Sleep"; Le et al. 2020, "Revisiting Reweighted Wake-Sleep".
@@ -108,6 +112,11 @@ class ReweightedWakeSleep(Objective):
         super().__init__(num_particles)
         if not 0 <= insomnia <= 1:
             raise ValueError(f"expected insomnia from 0 to 1, got {insomnia}")
+        if insomnia > 0 and num_particles < 2:
+            raise ValueError(
+                f"expected at least 2 particles for the wake update of the guide, got {num_particles}: a single one "
+                "has weight 1 whatever it is; use more, or insomnia=0"
+            )
         self.insomnia = insomnia
 
     def per_datum(self, particles: Particles) -> Tensor:

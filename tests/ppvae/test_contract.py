@@ -43,9 +43,6 @@ BROKEN_GUIDES = {
     r"invents site\(s\) \['w'\]": lambda self, x: [pyro.sample(name, normal(3)) for name in "zw"],
     r"event shape \(3,\) in the model and \(2,\) in the guide": lambda self, x: pyro.sample("z", normal(2)),
     r"guide to observe nothing, got site 'z'": lambda self, x: pyro.sample("z", normal(3), obs=x.new_zeros(len(x), 3)),
-    r"neither be enumerated nor reparameterised": lambda self, x: pyro.sample(
-        "z", dist.Poisson(torch.ones(3).double()).to_event(1)
-    ),
     r'one plate "data" of size 6 at dim -1, got .*\'extra\'': lambda self, x: _in_extra_plate(),
     r"without a scale, got 2": lambda self, x: _scaled(),
     r"belong to the module, got pyro.param\('free'\)": lambda self, x: pyro.sample(

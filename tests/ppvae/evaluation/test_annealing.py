@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ppvae.guides import Refined
 from ppvae.models import LinearGaussian
 
 import ppvae
@@ -92,6 +93,27 @@ def test_two_latents_one_of_them_positive_agree_with_draws_of_the_prior():
     error = (annealed.standard_error**2 + (weight.std(0) / weight.mean(0)) ** 2 / len(weight)).sqrt()
     assert error.max() < 0.2
     assert ((annealed.value - exact).abs() < 4 * error).all()
+
+
+def test_every_prior_can_be_annealed():
+    for pair in ("mixture_prior", "flow_prior"):
+        model, _, x = PAIRS[pair].make()
+        estimate = ppvae.ais(model, x, temperatures=20, chains=4, leapfrog_steps=3)
+        assert torch.isfinite(estimate.value).all()
+        assert (estimate.acceptance > 0).all()
+
+
+def test_a_proposal_that_diverges_is_rejected_and_does_not_end_the_run():
+    model, _, x = PAIRS["user"].make()
+    assert torch.isfinite(ppvae.ais(model, x, temperatures=10, chains=3, first_step_size=50.0).log_weight).all()
+
+
+def test_a_refined_guide_is_one_and_the_same_base_at_every_step():
+    model, x = linear_gaussian()
+    refined = Refined(nearly_exact(model, 2.0), model, 3, 0.3)
+    estimate = ppvae.ais(model, x, guide=refined, temperatures=5, chains=300, leapfrog_steps=2)
+    ratio = (estimate.log_weight - model.log_evidence(x)).exp()
+    assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / len(ratio) ** 0.5).all()
 
 
 def test_the_same_seed_gives_the_same_run_and_the_callers_state_is_left_alone():

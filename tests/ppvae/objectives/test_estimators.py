@@ -262,6 +262,42 @@ def test_draws_without_a_gradient_are_refused_where_the_guide_learns_by_them():
             objective.differentiable_loss(model, guide, x)
     assert gradient(ppvae.ReweightedWakeSleep(5), model, guide, x).abs().max() > 0
     assert gradient(ppvae.ForwardKL(), model, guide, x).abs().max() > 0
+    for objective in (ppvae.ReweightedWakeSleep(5), pyro.infer.Trace_ELBO()):
+        before = guide.net.weight.detach().clone()
+        ppvae.fit(model, guide, objective, x, epochs=2, batch_size=2, progress=False)
+        assert not torch.equal(before, guide.net.weight)
+    assert torch.isfinite(ppvae.log_marginal(model, guide, x, num_particles=10).value).all()
+
+
+def test_particles_are_weighed_once():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    particles = ppvae.draw(model, guide, x, num_particles=3)
+    ppvae.DReG(3).per_datum(particles)
+    with pytest.raises(ppvae.ContractError, match="draw anew"):
+        ppvae.ReweightedWakeSleep(3).per_datum(particles)
+
+
+def test_a_flow_that_hides_that_it_has_no_inverse_is_found_out():
+    model, guide, x = PAIRS["flow_planar"].make()
+    guide.can_score = True
+    with pytest.raises(ppvae.ContractError, match="has no inverse"):
+        ppvae.DReG(2).differentiable_loss(model, guide, x)
+
+
+def test_a_single_particle_teaches_no_wake_update():
+    with pytest.raises(ValueError, match="at least 2 particles"):
+        ppvae.ReweightedWakeSleep(1)
+    ppvae.ReweightedWakeSleep(1, insomnia=0.0)
+
+
+def test_renyi_close_to_one_keeps_its_digits_in_single_precision():
+    model, x = linear_gaussian()
+    guide = nearly_exact(model)
+    exact = loss(ppvae.Renyi(1 - 1e-5, 50), model, guide, x)
+    torch.manual_seed(0)
+    particles = ppvae.draw(model, guide, x, num_particles=50)
+    particles.__dict__["log_weight"] = particles.log_weight.float()
+    torch.testing.assert_close(ppvae.Renyi(1 - 1e-5, 50).per_datum(particles).double(), exact, rtol=0, atol=1e-5)
 
 
 def test_scoring_again_sees_the_same_noise_and_moves_no_statistics():

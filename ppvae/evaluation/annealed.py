@@ -1,0 +1,70 @@
+"""Estimates of log p(x) by annealing, as :mod:`ppvae.evaluation.annealing` gives them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AnnealedEstimate:
+    """log p(x) of B data by annealed importance sampling; nats.
+
+    Attributes:
+        value: log-mean-exp of the weights over chains, shape (B,): in expectation a lower bound of log p(x) (of a
+            run backwards: an upper bound).
+        standard_error: of ``value`` over chains by the delta method, shape (B,); NaN for a run backwards, whose
+            chains start from one and the same draw.
+        log_weight: shape (chains, B).
+        acceptance: share of accepted transitions, shape (B,).
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    log_weight: Tensor
+    acceptance: Tensor
+
+    @property
+    def mean(self) -> float:
+        return self.value.mean().item()
+
+    @property
+    def mean_standard_error(self) -> float:
+        """Monte Carlo standard error of :attr:`mean` for these data."""
+        return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
+
+    def __repr__(self) -> str:
+        return (
+            f"AnnealedEstimate(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} "
+            f"data, {len(self.log_weight)} chains, acceptance {self.acceptance.mean():.2f})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BidirectionalEstimate:
+    """Lower and upper bounds of log p(x) on data drawn from the model itself; nats.
+
+    Attributes:
+        lower, upper: the forward and the backward run.
+        x: the simulated data, shape (B, *event_shape).
+    """
+
+    lower: AnnealedEstimate
+    upper: AnnealedEstimate
+    x: Tensor
+
+    @property
+    def gap(self) -> float:
+        """Mean of upper - lower, which bounds the mean error of either."""
+        return self.upper.mean - self.lower.mean
+
+    @property
+    def gap_standard_error(self) -> float:
+        """Of :attr:`gap`, over the data."""
+        difference = self.upper.value - self.lower.value
+        return (difference.std() / len(difference) ** 0.5).item()
+
+    def __repr__(self) -> str:
+        return (
+            f"BidirectionalEstimate(lower {self.lower.mean:.3f}, upper {self.upper.mean:.3f}, "
+            f"gap {self.gap:.3f} +- {self.gap_standard_error:.3f} nats)"
+        )
