@@ -1,5 +1,7 @@
 """The loop: what it trains, what it leaves, how it stops and goes on."""
 
+from statistics import median
+
 import pyro
 import pytest
 import torch
@@ -18,7 +20,8 @@ from tests.ppvae.training.runs import assert_equal, data_of, run, weights
 @pytest.mark.parametrize("pair", PAIRS)
 def test_training_lowers_the_loss(pair):
     _, _, result = run(pair, epochs=30)
-    assert result.metrics[-1]["loss"] < result.metrics[0]["loss"]
+    losses = [row["loss"] for row in result.metrics]
+    assert median(losses[-10:]) < median(losses[:5])  # a scale that is an exponential of a draw has a heavy tail
 
 
 STOCK = {
