@@ -1,7 +1,7 @@
 """The training loop: the only one."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppvae.checks import check_modules
 from ppvae.data import Dataset
 from ppvae.evaluation.loss import evaluate_loss
-from ppvae.isolation import evaluating, forked_randomness, isolated, modes_restored
+from ppvae.isolation import denormals_flushed, evaluating, forked_randomness, frozen, isolated, modes_restored
 from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
@@ -124,7 +124,8 @@ def _training(model: nn.Module, guide: nn.Module, train_model: bool, device: tor
         forked_randomness(device, seed),
         pyro.validation_enabled(False),  # the pair was checked; Pyro's own checks wait for the device
         isolated(model, guide),
-        _frozen(model, not train_model),
+        nullcontext() if train_model else frozen(model),
+        denormals_flushed(),
     ):
         model.train(train_model)  # a frozen model keeps its batch statistics too
         guide.train()
@@ -139,15 +140,3 @@ def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict
         if evaluate is not None:
             numbers.update({name: float(value) for name, value in evaluate().items()})
     return numbers
-
-
-@contextmanager
-def _frozen(module: nn.Module, active: bool) -> Iterator[None]:
-    trainable = [p for p in module.parameters() if p.requires_grad] if active else []
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

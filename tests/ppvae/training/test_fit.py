@@ -189,3 +189,15 @@ def test_a_pair_of_the_users_own_trains_and_is_evaluated():
     assert result.metrics[-1]["loss"] < result.metrics[0]["loss"]
     _, _, x = PAIRS["user"].make()
     assert torch.isfinite(ppvae.log_marginal(model, guide, x, num_particles=50).value).all()
+
+
+def test_denormals_are_flushed_while_it_trains_and_the_callers_choice_is_put_back():
+    seen = []
+
+    def look():
+        seen.append((torch.full((1,), 1e-30) * 1e-10).item())
+        return {}
+
+    run("gaussian_vae", epochs=1, evaluate=look)
+    assert seen == [0.0]
+    assert (torch.full((1,), 1e-30) * 1e-10).item() > 0
