@@ -85,8 +85,8 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Let a CPU take numbers below 1e-38 for 0. The gradients of a classifier that knows its labels by heart are full
-    of them, and arithmetic with them is slow: such a step took 3.6 times as long."""
+    """Let a CPU take numbers below 1e-38 for 0: the gradients of a classifier that knows its labels by heart are full
+    of them, and arithmetic with them is slow."""
     before = _flushes_denormals()
     torch.set_flush_denormal(True)
     try:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ppvae.evaluation.per_datum import PerDatum
+
 
 @dataclass(frozen=True, eq=False)
-class AnnealedEstimate:
+class AnnealedEstimate(PerDatum):
     """log p(x) of B data by annealed importance sampling; nats.
 
     Attributes:
@@ -18,19 +20,8 @@ class AnnealedEstimate:
         acceptance: share of accepted transitions, shape (B,).
     """
 
-    value: Tensor
-    standard_error: Tensor
     log_weight: Tensor
     acceptance: Tensor
-
-    @property
-    def mean(self) -> float:
-        return self.value.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean` for these data."""
-        return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
 
     def __repr__(self) -> str:
         return (

@@ -18,6 +18,7 @@ from ppvae.checks import beside, check_input, check_parameters
 from ppvae.contract import AmortizedGuide, check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import LogMarginal, estimate
+from ppvae.evaluation.per_datum import PerDatum
 from ppvae.gaussians import diagonal_normal
 from ppvae.isolation import untouched
 from ppvae.local import Family, ascent, at_features
@@ -26,22 +27,14 @@ WINDOW = 100  # steps over which the bound is averaged, to see whether it still 
 
 
 @dataclass(frozen=True, eq=False)
-class Bound:
+class Bound(PerDatum):
     """An evidence lower bound of each datum, with its Monte Carlo standard error; shape (B,), nats."""
-
-    value: Tensor
-    standard_error: Tensor
-
-    @property
-    def mean(self) -> float:
-        return self.value.mean().item()
 
     def __sub__(self, other: "Bound") -> "Bound":
         return Bound(self.value - other.value, (self.standard_error**2 + other.standard_error**2).sqrt())
 
     def __repr__(self) -> str:
-        error = (self.standard_error.square().sum().sqrt() / len(self.value)).item()
-        return f"{self.mean:.3f} +- {error:.3f}"
+        return f"{self.mean:.3f} +- {self.mean_standard_error:.3f}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from ppvae.checks import beside, check_input, check_label_range, check_parameter
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
+from ppvae.evaluation.per_datum import PerDatum
 from ppvae.isolation import untouched
 from ppvae.replay import replay
 from ppvae.tracing import OBSERVED, distribution_at
@@ -21,7 +22,7 @@ KHAT_LIMIT = 0.7
 
 
 @dataclass(frozen=True, eq=False)
-class LogMarginal:
+class LogMarginal(PerDatum):
     """Estimates of log p(x) of B data from K weights w_k = p(x, z_k) / q(z_k | x) each; in nats.
 
     Attributes:
@@ -34,22 +35,10 @@ class LogMarginal:
         num_particles: K.
     """
 
-    value: Tensor
-    standard_error: Tensor
     ess: Tensor
     khat: Tensor
     num_particles: int
     _relative_log_weight: Tensor | None = None  # log w - value, float32, (K, B)
-
-    @property
-    def mean(self) -> float:
-        """Mean of ``value`` over the data: minus the negative log likelihood of tables."""
-        return self.value.mean().item()
-
-    @property
-    def mean_standard_error(self) -> float:
-        """Monte Carlo standard error of :attr:`mean` for these data (not their sampling error)."""
-        return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
 
     @property
     def khat_above_limit(self) -> float:

@@ -131,9 +131,7 @@ def calibration(model, guide, like: Tensor, *, draws: int = 99, seed: int = 0) -
 
 
 def refuse_discrete(sites: dict) -> None:
-    discrete = [
-        s.name for s in sites.values() if not s.observed and s.distribution.support.is_discrete and s.name != "x"
-    ]
+    discrete = [s.name for s in sites.values() if not s.observed and s.distribution.support.is_discrete]
     if discrete:
         raise ContractError(
             f"expected continuous latents, got the discrete site(s) {discrete}; give labels y where they "
