@@ -130,7 +130,7 @@ class Particles:
     def kl_integrand(self, name: str, analytic: bool = True) -> Tensor:
         """What :meth:`kl` averages over particles and enumeration: shape (enumeration..., K, B)."""
         q, p = self._latent(name), self.model[name]
-        if analytic and not q.enumerated and not q.masked and not p.masked and self._prior_drawn_before(name):
+        if analytic and not q.enumerated and not q.masked and not p.masked and self.prior_drawn_before(name):
             try:
                 return kl_divergence(q.distribution, p.distribution)
             except NotImplementedError:
@@ -202,7 +202,8 @@ class Particles:
             raise ContractError(f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.guide)}")
         return self.guide[name]
 
-    def _prior_drawn_before(self, name: str) -> bool:
+    def prior_drawn_before(self, name: str) -> bool:
+        """Whether every latent before the site in the model was drawn before it by the guide as well."""
         model_latents = [site.name for site in self.model.values() if not site.observed]
         guide_latents = list(self.guide)
         before = set(guide_latents[: guide_latents.index(name)])

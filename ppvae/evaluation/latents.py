@@ -18,7 +18,7 @@ from ppvae.checks import beside, check_input, check_parameters
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.isolation import untouched
-from ppvae.particles import Site
+from ppvae.particles import Particles, Site
 from ppvae.replay import draw, require_can_score
 from ppvae.tracing import distribution_at
 
@@ -29,12 +29,17 @@ ACTIVE = 0.01
 class LatentStatistics:
     """Of one latent site over N data; nats.
 
+    Where the pair has other latents, q and p of the site depend on those drawn before it, and E_q is over them too.
+
     Attributes:
         variance_of_means: Var_x E_q[z_d | x], shape (D,).
-        kl_per_dimension: E_x KL(q(z_d | x) || p(z_d)), shape (D,); NaN unless both are products of Normals.
-        rate: E_x KL(q(z | x) || p(z)).
-        distortion: - E_x E_q log p(x | z).
-        mutual_information: E_x E_q log q(z | x) / q(z), at most :attr:`log_n`: near it, it says only "at least".
+        kl_per_dimension: E_x KL(q(z_d | x) || p(z_d)), shape (D,); NaN unless both are products of Normals and what
+            p depends on is drawn by the guide before the site.
+        rate: E_x KL(q(z | x) || p(z)); over all sites they add up to that of the pair.
+        distortion: - E_x E_q log p(x | all latents).
+        mutual_information: E_x E_q log q(z | x) / q(z), at most :attr:`log_n`: near it, it says only "at least". NaN
+            unless the site is the first that the guide draws.
+        aggregate_kl: KL(q(z) || p(z)) = rate - mutual information; NaN unless the site is also the model's first.
         log_n: log N.
     """
 
@@ -43,17 +48,13 @@ class LatentStatistics:
     rate: float
     distortion: float
     mutual_information: float
+    aggregate_kl: float
     log_n: float
 
     @property
     def active_units(self) -> int:
         """Elements with Var_x E_q[z_d | x] > 0.01."""
         return int((self.variance_of_means > ACTIVE).sum())
-
-    @property
-    def aggregate_kl(self) -> float:
-        """KL(q(z) || p(z)) = rate - mutual information."""
-        return self.rate - self.mutual_information
 
     def __repr__(self) -> str:
         return (
@@ -73,8 +74,7 @@ def latent_statistics(
         model: generative model.
         guide: its guide, without discrete sites, which must be able to score any value.
         x: data, shape (N, *event_shape).
-        site: the latent; the first that the guide draws and the first of the model, so that neither q(z | x) nor
-            p(z) depends on another latent.
+        site: the latent.
         num_particles: draws for each datum; the mutual information uses the first of them.
         chunk: draws that are scored against all N posteriors at once.
         seed: of the draws.
@@ -88,31 +88,35 @@ def latent_statistics(
     require_can_score(guide)
     with untouched(model, guide, device=x.device, seed=seed):
         particles = draw(model, guide, x, num_particles=num_particles)
-        latents = [s.name for s in particles.model.values() if not s.observed]
-        if any(s.enumerated for s in particles.guide.values()) or {latents[0], next(iter(particles.guide))} != {site}:
-            raise ContractError(
-                f"expected a pair without discrete sites of which both sides draw {site!r} first, so that its q and p "
-                f"depend on no other latent; got {list(particles.guide)} and {latents}"
-            )
-        q, p = particles.guide[site], particles.model[site]
+        if any(s.enumerated for s in particles.guide.values()):
+            raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
+        rate, information = particles.kl(site).mean().item(), math.nan
+        drawn_first = site == next(iter(particles.guide))
+        if drawn_first:
+            z = particles.guide[site].value[0]
+            information = _mutual_information(distribution_at(guide, site, x), z, chunk)
+        first = site == next(name for name, s in particles.model.items() if not s.observed)
         return LatentStatistics(
-            variance_of_means=_variance_of_means(q).cpu(),
-            kl_per_dimension=_kl_per_dimension(q, p, len(x)).cpu(),
-            rate=particles.kl(site).mean().item(),
+            variance_of_means=_variance_of_means(particles.guide[site], drawn_first).cpu(),
+            kl_per_dimension=_kl_per_dimension(particles, site).cpu(),
+            rate=rate,
             distortion=-particles.average(particles.log_likelihood).mean().item(),
-            mutual_information=_mutual_information(distribution_at(guide, site, x), q.value[0], chunk),
+            mutual_information=information,
+            aggregate_kl=rate - information if first else math.nan,
             log_n=math.log(len(x)),
         )
 
 
-def _variance_of_means(q: Site) -> Tensor:
-    """Var_x E_q[z_d]: by the mean's formula, else from the draws, less what their own noise adds to it."""
+def _variance_of_means(q: Site, drawn_first: bool) -> Tensor:
+    """Var_x E_q[z_d]: by the mean's formula, else from the draws; less what the noise of K draws adds to it."""
     try:
-        return q.distribution.mean[0].flatten(1).var(0, correction=0)
+        means, exact = q.distribution.mean.flatten(2), drawn_first  # else a mean given other draws
     except NotImplementedError:
-        z = q.value.flatten(2)
-        noise = z.var(0).mean(0) / len(z) if len(z) > 1 else torch.nan
-        return z.mean(0).var(0, correction=0) - noise
+        means, exact = q.value.flatten(2), False
+    if not exact and len(q.value) == 1:
+        return torch.full(means.shape[2:], torch.nan)
+    noise = 0.0 if exact else means.expand(len(q.value), -1, -1).var(0).mean(0) / len(q.value)
+    return means.mean(0).var(0, correction=0) - noise
 
 
 def _mutual_information(posterior, z: Tensor, chunk: int) -> float:
@@ -122,9 +126,12 @@ def _mutual_information(posterior, z: Tensor, chunk: int) -> float:
     return (own - torch.cat(parts) + math.log(len(z))).double().mean().item()
 
 
-def _kl_per_dimension(q: Site, p: Site, rows: int) -> Tensor:
-    of = (q.distribution, p.distribution)
-    if not all(isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) for fn in of):
+def _kl_per_dimension(particles: Particles, name: str) -> Tensor:
+    q, p = particles.guide[name], particles.model[name]
+    products = all(
+        isinstance(s.distribution, Independent) and isinstance(s.distribution.base_dist, Normal) for s in (q, p)
+    )
+    if not products or not particles.prior_drawn_before(name):
         return torch.full(q.value.shape[2:], torch.nan).flatten()
     per_element = kl_divergence(q.distribution.base_dist, p.distribution.base_dist)
-    return per_element.expand(-1, rows, *q.value.shape[2:]).flatten(2).mean((0, 1))
+    return per_element.expand(-1, particles.batch_size, *q.value.shape[2:]).flatten(2).mean((0, 1))

@@ -2,13 +2,17 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 from ppvae.guides import FlowGuide, MeanFieldGaussian
 from ppvae.guides.flow import Reversed
-from ppvae.models import LinearGaussian
+from ppvae.models import HierarchicalVAE, LinearGaussian
+from pyro import distributions as dist
 
 import ppvae
+from ppvae.data import Dataset
+from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
@@ -73,14 +77,59 @@ def test_mutual_information_saturates_at_log_n_which_is_told():
     assert found.mutual_information == pytest.approx(found.log_n, abs=1e-6)
 
 
-def test_statistics_need_a_first_continuous_latent():
+def test_statistics_need_continuous_latents_and_a_site_of_the_pair():
     model, guide, x = PAIRS["label"].make()
     with pytest.raises(ppvae.ContractError, match="without discrete sites"):
         ppvae.latent_statistics(model, guide, x)
     model, guide, x = PAIRS["user"].make()
-    with pytest.raises(ppvae.ContractError, match=r"draw 'size' first.*got \['shape', 'size'\]"):
-        ppvae.latent_statistics(model, guide, x, site="size")
+    with pytest.raises(ppvae.ContractError, match="'depth'; this pair has"):
+        ppvae.latent_statistics(model, guide, x, site="depth")
     assert ppvae.latent_statistics(model, guide, x, site="shape").kl_per_dimension.shape == (2,)
+
+
+class TwoLayers(ppvae.Guide):
+    """q(z1 | x) q(z2 | z1) with E_q[z2 | x] = 2 E_q[z1 | x] = 2 x."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z1 = pyro.sample("z1", dist.Normal(x, 0.5).to_event(1))
+            pyro.sample("z2", dist.Normal(2 * z1, 0.3).to_event(1))
+
+
+def two_layers() -> tuple[HierarchicalVAE, TwoLayers, torch.Tensor]:
+    torch.manual_seed(5)
+    model = HierarchicalVAE(MLP(1, [], 1), [MLP(1, [], 2)], 1, Gaussian()).double()
+    with torch.no_grad():
+        model.conditionals[0].layers[0].weight[1] = 0.1  # of the log of a scale: no tails to speak of
+    return model, TwoLayers(), torch.randn(2000, 1).double()
+
+
+def test_statistics_of_a_site_below_or_above_another():
+    model, guide, x = two_layers()
+    found = {site: ppvae.latent_statistics(model, guide, x, site=site, num_particles=20) for site in ("z1", "z2")}
+    variance = x.var(0, correction=0)
+    torch.testing.assert_close(found["z1"].variance_of_means, variance)
+    torch.testing.assert_close(found["z2"].variance_of_means, 4 * variance, rtol=0.02, atol=0)  # not its noise too
+    # q(z2 | x) is no product of Normals that the guide tells; p(z1 | z2) hangs on a later draw.
+    assert math.isnan(found["z2"].mutual_information)
+    assert math.isnan(found["z1"].aggregate_kl)
+    assert found["z1"].kl_per_dimension.isnan().all()
+    exact = 0.5 * (0.3**2 + 4 * (variance + x.mean() ** 2 + 0.25) - 1) - math.log(0.3)
+    torch.testing.assert_close(found["z2"].kl_per_dimension, exact, rtol=0.02, atol=0)
+    assert found["z1"].mutual_information > 0.5
+
+
+def test_the_rates_of_all_sites_and_the_distortion_make_up_the_bound():
+    model, guide, x = two_layers()
+    found = [ppvae.latent_statistics(model, guide, x, site=site, num_particles=50) for site in ("z1", "z2")]
+    loss = ppvae.evaluate_loss(ppvae.ELBO(50), model, guide, Dataset(x), seed=1)
+    assert sum(each.rate for each in found) + found[0].distortion == pytest.approx(loss, rel=0.01)
+
+
+def test_one_draw_cannot_tell_a_mean_from_its_noise():
+    model, guide, x = two_layers()
+    found = ppvae.latent_statistics(model, guide, x, site="z2", num_particles=1)
+    assert found.variance_of_means.isnan().all()
 
 
 def test_ranks_are_uniform_at_the_exact_posterior_and_not_for_a_guide_too_narrow():

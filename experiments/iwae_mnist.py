@@ -1,0 +1,245 @@
+"""IWAE's table 1: more particles and more layers give a better model of MNIST, if the bound is importance-weighted.
+
+Claim: Burda, Grosse and Salakhutdinov 2016 ("Importance Weighted Autoencoders", table 1): the test NLL falls with the
+number of particles k and with a second stochastic layer; under the VAE's objective k is worth little.
+
+The exact recipe is 3,280 epochs a cell (stage i = 0 to 7: 3^i epochs at learning rate 1e-3 * 10^(-i/7)); the default
+keeps everything of it but the lengths of the stages, which are 2 epochs each.
+
+    python experiments/iwae_mnist.py                              # every cell, shortened
+    python experiments/iwae_mnist.py --exact --test-particles 5000  # the paper's recipe
+    python experiments/iwae_mnist.py --layers 1 --particles 50    # some of the cells
+
+A cell that is finished is not run again, and one that was stopped is taken up, so several processes can share the
+table. Writes to the run folder, for each cell: its checkpoints, metrics.jsonl, report.json; and table.json, nll.png.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+from ppvae.guides import BottomUpGuide
+from ppvae.models import HierarchicalVAE
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import ppvae
+from ppvae.data import Splits, load
+from ppvae.nn import MLP
+from ppvae.training import environment, resolve_device
+
+PUBLISHED = {  # test NLL in nats by layers, objective, k: Burda et al. 2016, table 1
+    1: {"vae": {1: 86.76, 5: 86.47, 50: 86.35}, "iwae": {1: 86.76, 5: 85.54, 50: 84.78}},
+    2: {"vae": {1: 85.33, 5: 85.01, 50: 84.78}, "iwae": {1: 85.33, 5: 83.89, 50: 82.90}},
+}
+STAGES = 8
+LATENT_DIMS = (100, 50)  # of the two layers
+Objective = Literal["vae", "iwae"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the table."""
+
+    layers: tuple[int, ...] = (1, 2)
+    objectives: tuple[Objective, ...] = ("vae", "iwae")
+    """The mean of k log weights, or the log of the mean of k weights; at k = 1 they are one."""
+    particles: tuple[int, ...] = (1, 5, 50)
+    """k, in training."""
+    epochs_per_stage: int = 2
+    exact: bool = False
+    """3^i epochs in stage i, as in the paper."""
+    data: Literal["mnist", "digits"] = "mnist"
+    batch_size: int = 20
+    test_images: int = 10_000
+    test_particles: int = 1000
+    """5,000 in the paper."""
+    seed: int = 0
+    device: str = "auto"
+    out: Path = Path("runs/iwae-mnist")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the table's trainings."""
+
+    layers: int
+    objective: Objective
+    particles: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers}-layer-{self.objective}-k{self.particles}"
+
+
+def main(config: Config) -> list[dict]:
+    splits = load(config.data, validation=0)
+    for cell in cells(config):
+        report = config.out / cell.name / "report.json"
+        if report.exists():
+            check_same(json.loads(report.read_text()), settings(config), report.parent)
+        else:
+            run(config, cell, splits)
+    reports = [json.loads(path.read_text()) for path in sorted(config.out.glob("*/report.json"))]
+    (config.out / "table.json").write_text(json.dumps(reports, indent=2) + "\n")
+    picture(reports).savefig(config.out / "nll.png", dpi=120)
+    print_table(reports)
+    return reports
+
+
+def cells(config: Config) -> list[Cell]:
+    """The trainings asked for; at k = 1 the two objectives are one."""
+    wanted = [
+        Cell(layers, "vae" if k == 1 else objective, k)
+        for layers in config.layers
+        for k in config.particles
+        for objective in config.objectives
+    ]
+    return list(dict.fromkeys(wanted))
+
+
+def settings(config: Config) -> dict:
+    """What all cells of one table share."""
+    of_the_table = ("exact", "epochs_per_stage", "data", "batch_size", "test_images", "test_particles", "seed")
+    return {name: value for name, value in asdict(config).items() if name in of_the_table}
+
+
+def check_same(report: dict, wanted: dict, folder: Path) -> None:
+    """Refuse to take a finished cell of other settings for one of this table."""
+    for name, value in wanted.items():
+        if report[name] != value:
+            raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
+
+
+def run(config: Config, cell: Cell, splits: Splits) -> None:
+    folder, device = config.out / cell.name, resolve_device(config.device)
+    Console().print(f"run folder {folder}")
+    torch.manual_seed(config.seed)
+    model, guide = build_pair(cell.layers, splits.train.grey(slice(None)).mean(0))
+    train = splits.train.unlabelled()
+    lengths = [3**i if config.exact else config.epochs_per_stage for i in range(STAGES)]
+    result = ppvae.fit(
+        model.to(device),
+        guide.to(device),
+        ppvae.IWAE(cell.particles) if cell.objective == "iwae" else ppvae.ELBO(cell.particles, analytic_kl=False),
+        train,
+        epochs=sum(lengths),
+        batch_size=config.batch_size,
+        # eps of 1e-4 is on the gradient of the batch's sum; ours is that of its mean
+        optimizer=ppvae.adam(1e-3, betas=(0.9, 0.999), eps=1e-4 / config.batch_size),
+        schedule=staircase(lengths, len(train) // config.batch_size),
+        run_dir=folder,
+        resume=(folder / "last.safetensors").exists(),
+        device=config.device,
+        seed=config.seed,
+    )
+    report = {**asdict(cell), **settings(config), **scores(config, model, guide, splits)}
+    report |= {"epochs": sum(lengths), "training_seconds": result.metrics[-1]["seconds"], **environment(device)}
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def build_pair(layers: int, mean: Tensor):
+    """x - 200 - 200 - z of 50; or x - 200 - 200 - z1 of 100 - 100 - 100 - z2 of 50. Tanh; Glorot's initial weights."""
+
+    def net(into, hidden: int, out) -> MLP:
+        return MLP(into, [hidden, hidden], out, nn.Tanh)
+
+    shape = tuple(mean.shape)
+    if layers == 1:
+        model, guide = HierarchicalVAE(net(50, 200, shape), [], 50), BottomUpGuide([net(shape, 200, 100)])
+    else:
+        below, top = LATENT_DIMS
+        model = HierarchicalVAE(net(below, 200, shape), [net(top, 100, 2 * below)], top)
+        guide = BottomUpGuide([net(shape, 200, 2 * below), net(below, 100, 2 * top)])
+    for module in (*model.modules(), *guide.modules()):
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        model.decoder.layers[-1].bias.copy_(mean.clamp(0.001, 0.999).logit().flatten())
+    return model, guide
+
+
+def staircase(lengths: list[int], steps: int):
+    """Step -> factor on the learning rate: 10^(-i/7) in stage i, ``steps`` steps an epoch."""
+    stage_of_epoch = [stage for stage, length in enumerate(lengths) for _ in range(length)]
+
+    def factor(step: int) -> float:
+        return 10 ** (-stage_of_epoch[min(step // steps, len(stage_of_epoch) - 1)] / (STAGES - 1))
+
+    return factor
+
+
+def scores(config: Config, model, guide, splits: Splits) -> dict:
+    """The test images, binarized once, are the same for every cell."""
+    test = splits.test.unlabelled().binarized(config.seed)
+    x = test.rows(slice(0, config.test_images))
+    found = ppvae.log_marginal(
+        model, guide, x, num_particles=config.test_particles, keep_weights=False, seed=config.seed, progress=True
+    )
+    share = found.khat_above_limit
+    return {
+        "nll": -found.mean,
+        "nll_standard_error": found.mean_standard_error,
+        "test_elbo": -ppvae.evaluate_loss(ppvae.ELBO(), model, guide, test.take(slice(0, len(x))), seed=config.seed),
+        "khat_above_0.7": None if math.isnan(share) else share,
+        "active_units": [
+            ppvae.latent_statistics(model, guide, x[:1000], site=site, seed=config.seed).active_units
+            for site in [f"z{layer + 1}" for layer in range(len(guide.encoders))]
+        ],
+    }
+
+
+def value(reports: list[dict], layers: int, objective: str, k: int, key: str = "nll"):
+    """Of one cell; at k = 1 the two objectives are one. None where it was not run."""
+    cell = (layers, "vae" if k == 1 else objective, k)
+    found = [r[key] for r in reports if (r["layers"], r["objective"], r["particles"]) == cell]
+    return found[0] if found else None
+
+
+def print_table(reports: list[dict]) -> None:
+    heads = [f"{layers} layer{'s' * (layers > 1)}, {o.upper()}" for layers in PUBLISHED for o in PUBLISHED[layers]]
+    one = reports[0]
+    title = (
+        f"{one['data']}, {one['epochs']} epochs: test NLL in nats by {one['test_particles']} particles on "
+        f"{one['test_images']} images (active units), published beneath"
+    )
+    table = Table("k in training", *heads, title=title)
+    for k in (1, 5, 50):
+        columns = [(layers, objective) for layers in PUBLISHED for objective in PUBLISHED[layers]]
+        table.add_row(str(k), *(shown(reports, layers, objective, k) for layers, objective in columns))
+        table.add_row("", *(f"[dim]{PUBLISHED[layers][objective][k]:.2f}" for layers, objective in columns))
+    Console().print(table)
+
+
+def shown(reports: list[dict], *cell) -> str:
+    nll, units = value(reports, *cell), value(reports, *cell, "active_units")
+    return "not run" if nll is None else f"{nll:.2f} ({'+'.join(map(str, units))})"
+
+
+def picture(reports: list[dict]) -> Figure:
+    """NLL against k, ours and the published."""
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    for panel, layers in zip(figure.subplots(1, 2, sharey=True), PUBLISHED, strict=True):
+        for colour, objective in zip(("C0", "C1"), PUBLISHED[layers], strict=True):
+            ours = {k: nll for k in (1, 5, 50) if (nll := value(reports, layers, objective, k)) is not None}
+            published = PUBLISHED[layers][objective]
+            panel.plot(list(ours), list(ours.values()), "o-", color=colour, label=f"{objective.upper()}, ppvae")
+            panel.plot(list(published), list(published.values()), "o:", color=colour, mfc="w", label="published")
+        panel.set(xscale="log", xlabel="k in training", title=f"{layers} stochastic layer{'s' * (layers > 1)}")
+        panel.set_xticks([1, 5, 50], ["1", "5", "50"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("test NLL, nats")
+    figure.axes[0].legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
