@@ -180,16 +180,7 @@ def check_match(model_trace, guide_trace) -> None:
     """Raise ContractError unless model and guide have the same latents, over the same spaces."""
     model_nodes, drawn = _sample_nodes(model_trace), set(_sample_nodes(guide_trace))
     latent = {name for name, node in model_nodes.items() if not node["is_observed"]}
-    if latent - drawn:
-        raise ContractError(
-            f"the guide misses latent site(s) {sorted(latent - drawn)} of the model; it draws {sorted(drawn)}. "
-            "Add a sample statement of that name to the guide"
-        )
-    if drawn - latent:
-        raise ContractError(
-            f"the guide invents site(s) {sorted(drawn - latent)} that the model does not have as latents; "
-            f"the model's latents are {sorted(latent)}. Remove or rename the guide's site"
-        )
+    engine.require_same_latents(latent, drawn)
     for name in latent:
         _check_same_space(name, model_nodes[name], guide_trace.nodes[name])
 
@@ -224,6 +215,17 @@ def check_plate(role: str, trace, batch_size: int) -> None:
                 f"expected {role} site {name!r} without a scale, got {node['scale']}; objectives divide by the "
                 "batch size themselves, and a scale makes a multi-sample bound invalid"
             )
+
+
+def check_weights(log_weight: Tensor, first_row: int = 0) -> None:
+    """Raise ContractError where the weights of a datum, log_weight (..., B), have no finite sum, with the first row."""
+    total = log_weight.detach().reshape(-1, log_weight.shape[-1]).logsumexp(0)
+    bad = (~torch.isfinite(total)).nonzero()[:, 0].tolist()
+    if bad:
+        raise ContractError(
+            f"expected finite weights, got others first in row {first_row + bad[0]}; look for NaN in the pair's "
+            "parameters and for extreme data"
+        )
 
 
 def check_densities(model, guide, x: Tensor, y: Tensor | None) -> None:

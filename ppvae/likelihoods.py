@@ -71,6 +71,37 @@ class Categorical(Likelihood):
         return _GreyLevels(logits=output).to_event(event_dim)
 
 
+class DiscretizedLogistic(Likelihood):
+    """Logistic noise around the network's output, rounded to the grey levels 0, 1/(levels-1), ..., 1.
+
+        P(x) = sigmoid((x + 1/2 bin - mu) / s) - sigmoid((x - 1/2 bin - mu) / s),    bin = 1/(levels-1)
+
+    mu is the network's output, any real number; s is learned. The first and the last bin are open, so that the levels'
+    probabilities sum to 1. log p(x) is that of a discrete variable: minus it over (number of elements * ln 2) is
+    bits/dim.
+
+    Args:
+        levels: number of grey levels.
+        scale: initial value of s, where the white is 1 away from the black; above 0.
+        shape: of s: () for one for all elements, the event shape for one for each element.
+
+    Source: Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", section 5.2;
+    Salimans et al. 2017, "PixelCNN++", section 2.1.
+    """
+
+    def __init__(self, levels: int = 256, scale: float = 0.1, shape: tuple[int, ...] = ()):
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"expected at least 2 levels, got {levels}")
+        if not scale > 0:
+            raise ValueError(f"expected scale above 0, got {scale}")
+        self.levels = levels
+        self.log_scale = nn.Parameter(torch.full(shape, float(scale)).log())
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        return _RoundedLogistic(output, self.log_scale.exp(), self.levels - 1).to_event(event_dim)
+
+
 class _BernoulliImage(dist.TorchDistribution):
     """Independent Bernoulli over the rightmost ``event_dim`` dimensions, summed as it is scored.
 
@@ -111,9 +142,11 @@ class _BernoulliImage(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value, logits = broadcast_all(value, self.logits)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
-        return -cross_entropy.flatten(logits.dim() - len(self.event_shape)).sum(-1)
+        logits = self.logits.expand(torch.broadcast_shapes(value.shape, self.logits.shape))
+        # x l - log(1 + e^l) in one tensor: half the passes over memory of torch's cross-entropy. From l = 40
+        # on, l is log(1 + e^l) to the last digit of float64
+        log_prob = F.softplus(logits, threshold=40.0).neg_().addcmul_(value, logits)
+        return log_prob.flatten(log_prob.dim() - len(self.event_shape)).sum(-1)
 
 
 class _GreyLevels(dist.Categorical):
@@ -145,6 +178,49 @@ class _GreyLevels(dist.Categorical):
         index = (value * self.top).round().long().unsqueeze(-1)
         batch = torch.broadcast_shapes(index.shape[:-1], self.batch_shape)
         return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
+
+
+class _RoundedLogistic(dist.TorchDistribution):
+    """A logistic variable, rounded to the nearest of the multiples of 1/top from 0 to 1."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012 (torch's own way)
+    has_enumerate_support = False
+
+    def __init__(self, loc: Tensor, scale: Tensor, top: int, validate_args=None):
+        self.loc, self.scale = broadcast_all(loc, scale)
+        self.top = top
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def support(self):
+        return _Grid(self.top)
+
+    @property
+    def mean(self) -> Tensor:
+        """1/top sum_k P(x >= k/top) over k = 1..top."""
+        edges = (torch.arange(self.top, dtype=self.loc.dtype, device=self.loc.device) + 0.5) / self.top
+        return ((self.loc.unsqueeze(-1) - edges) / self.scale.unsqueeze(-1)).sigmoid().mean(-1)
+
+    def expand(self, batch_shape, _instance=None):
+        return _RoundedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.top)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
+        with torch.no_grad():
+            uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+            return ((self.loc + self.scale * uniform.logit()) * self.top).round().clamp(0, self.top) / self.top
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        # With a and b the upper and lower edge: sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
+        # Each factor keeps its digits however far away the mean is, and b - a = -bin / s is no difference.
+        if self._validate_args:
+            self._validate_sample(value)
+        level = (value * self.top).round()
+        below_upper = F.logsigmoid(((level + 0.5) / self.top - self.loc) / self.scale)
+        above_lower = F.logsigmoid((self.loc - (level - 0.5) / self.top) / self.scale)
+        width = (-torch.expm1(-1 / (self.top * self.scale))).log()
+        first, last = level == 0, level == self.top
+        inside = torch.where(last, 0.0, below_upper) + torch.where(first, 0.0, above_lower)
+        return inside + torch.where(first | last, 0.0, width)
 
 
 class _Grid(constraints.Constraint):

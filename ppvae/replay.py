@@ -53,7 +53,27 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     for name, value in gates.items():
         guide_trace.nodes[name]["value"] = value
     model_trace = trace(poutine.replay(model, trace=guide_trace), x, source.given, num_particles)
-    return Particles(guide_sites, sites_of(model_trace), num_particles, len(x), y, gates, source)
+    model_sites = sites_of(model_trace)
+    require_same_latents({name for name, site in model_sites.items() if not site.observed}, set(guide_sites))
+    return Particles(guide_sites, model_sites, num_particles, len(x), y, gates, source)
+
+
+def require_same_latents(model: set[str], guide: set[str]) -> None:
+    """Raise ContractError unless model and guide have latents of the same names.
+
+    One that the model alone has, a discrete one that nobody sums for example, would be drawn from the prior and
+    counted by its density: a number that is no weight.
+    """
+    if model - guide:
+        raise ContractError(
+            f"the guide misses latent site(s) {sorted(model - guide)} of the model; it draws {sorted(guide)}. "
+            "Add a sample statement of that name to the guide"
+        )
+    if guide - model:
+        raise ContractError(
+            f"the guide invents site(s) {sorted(guide - model)} that the model does not have as latents; "
+            f"the model's latents are {sorted(model)}. Remove or rename the guide's site"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ theirs, sd / sqrt(B), which leaves out how hard each datum is.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
+from rich.box import SIMPLE
+from rich.console import Console, Group
 from rich.table import Table
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ppvae.errors import ContractError
 from ppvae.evaluation.annealed import AnnealedEstimate
 from ppvae.evaluation.annealing import ais
 from ppvae.evaluation.arviz import inference_data
-from ppvae.evaluation.gaps import Gaps, gaps
+from ppvae.evaluation.gaps import Bound, Gaps, gaps, pooled
 from ppvae.evaluation.marginal import KHAT_LIMIT, LogMarginal, log_marginal
 
 
@@ -30,7 +31,8 @@ class Row:
     Attributes:
         marginal: importance-weighted estimates: ``bound(1)`` is the evidence bound, ``value`` that of all particles.
         annealed: annealed importance sampling, where it was asked for.
-        gaps: approximation and amortization gap, where they were asked for.
+        gaps: approximation and amortization gap, where they were asked for; of all guides of one model from one
+            log p(x), that of all its estimates pooled.
         seconds: that ``marginal`` took.
     """
 
@@ -66,14 +68,18 @@ class Comparison:
         """Write :meth:`records` as JSON."""
         Path(path).write_text(json.dumps(self.records(), indent=2, allow_nan=False) + "\n")
 
-    def table(self) -> Table:
-        """As a rich table, one column a pair."""
+    def table(self) -> Group:
+        """As two rich tables with a row for each pair: the bounds, and what they are to be judged by."""
+        particles = next(iter(self.rows.values())).marginal.num_particles
+        titles = (f"{len(self.x)} data, {particles} particles; nats", None)
+        return Group(*(self._part(heads, title) for heads, title in zip(_HEADS, titles, strict=True)))
+
+    def _part(self, heads: dict[str, str], title: str | None) -> Table:
         records = self.records()
-        table = Table(f"{len(self.x)} data, nats", *records)
-        for quantity in next(iter(records.values())):
-            shown = not quantity.endswith("standard_error") and any(r[quantity] is not None for r in records.values())
-            if shown:
-                table.add_row(quantity.replace("_", " "), *(_cell(record, quantity) for record in records.values()))
+        shown = {h: key for h, key in heads.items() if any(r[key] is not None for r in records.values())}
+        table = Table("", *shown, title=title, box=SIMPLE)
+        for name, record in records.items():
+            table.add_row(name, *(_cell(record, quantity) for quantity in shown.values()))
         return table
 
     def print(self) -> None:
@@ -175,7 +181,37 @@ def compare_pairs(
             annealed[id(model)] = ais(model, x, **ais_settings, **common)
         found = None if gap_settings is None else gaps(model, guide, x, **gap_settings, **common)
         rows[name] = Row(marginal, annealed.get(id(model)), found, seconds)
-    return Comparison(rows, dict(pairs), x)
+    return Comparison(_on_common_ground(rows, pairs), dict(pairs), x)
+
+
+def _on_common_ground(rows: dict[str, Row], pairs: Mapping[str, tuple]) -> dict[str, Row]:
+    """Measure the gaps of all guides of one model from one log p(x): that of all its estimates, pooled."""
+    common = {}
+    for name, row in rows.items():
+        if row.gaps is not None:
+            siblings = [other for key, other in rows.items() if pairs[key][0] is pairs[name][0]]
+            estimates = [e for other in siblings for e in (other.marginal, other.gaps.log_p)]
+            annealed = [] if row.annealed is None else [row.annealed]
+            common[name] = replace(row, gaps=replace(row.gaps, log_p=Bound(*pooled([*estimates, *annealed]))))
+    return {**rows, **common}
+
+
+_HEADS = (
+    {
+        "ELBO": "elbo",
+        "less the best": "elbo_from_best",
+        "log p(x)": "log_p",
+        "less the best ": "log_p_from_best",
+    },
+    {
+        f"k-hat > {KHAT_LIMIT}": f"khat_above_{KHAT_LIMIT}",
+        "ESS": "median_ess",
+        "AIS": "ais",
+        "approx. gap": "approximation_gap",
+        "amort. gap": "amortization_gap",
+        "s": "seconds",
+    },
+)
 
 
 def _cell(record: dict, quantity: str) -> str:
@@ -185,5 +221,5 @@ def _cell(record: dict, quantity: str) -> str:
     if quantity.startswith("khat"):
         return f"{value:.0%}"
     error = record.get(f"{quantity}_standard_error")
-    digits = 0 if quantity == "particles" else 1 if quantity in ("seconds", "median_ess") else 3
-    return f"{value:.{digits}f}" + ("" if error is None else f" +- {error:.3f}")
+    digits = 1 if quantity in ("seconds", "median_ess") else 2
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.2f}")

@@ -7,21 +7,24 @@ Source: Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Au
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import pyro
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from ppvae.checks import beside, check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters, check_weights
 from ppvae.contract import AmortizedGuide, check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import LogMarginal, estimate
 from ppvae.evaluation.per_datum import PerDatum
 from ppvae.gaussians import diagonal_normal
-from ppvae.isolation import untouched
+from ppvae.isolation import forked_randomness, untouched
 from ppvae.local import Family, ascent, at_features
+from ppvae.replay import replay
 
 WINDOW = 100  # steps over which the bound is averaged, to see whether it still rises
 
@@ -110,10 +113,14 @@ def gaps(
     x = beside(model, x)
     check_pair(model, guide, x[:4])
     climb = {"learning_rate": learning_rate, "patience": patience, "max_windows": max_windows}
-    with untouched(model, guide, device=x.device, seed=seed), Progress(disable=not progress) as bar:
+    with (
+        untouched(model, guide, device=x.device, seed=seed),
+        pyro.validation_enabled(False),
+        Progress(disable=not progress) as bar,
+    ):
         parts = [
-            _of_block(model, guide, block, num_particles, climb)
-            for block in bar.track(x.split(batch_size), description="gaps")
+            _of_block(model, guide, x[start : start + batch_size], start, num_particles, climb)
+            for start in bar.track(range(0, len(x), batch_size), description="gaps")
         ]
     bounds = [
         Bound(torch.cat([part[i][0] for part in parts]), torch.cat([part[i][1] for part in parts])) for i in range(4)
@@ -121,8 +128,10 @@ def gaps(
     return Gaps(*bounds, khat=torch.cat([part[4] for part in parts]))
 
 
-def _of_block(model, guide, x: Tensor, num_particles: int, climb: dict) -> tuple:
+def _of_block(model, guide, x: Tensor, first_row: int, num_particles: int, climb: dict) -> tuple:
     start = guide.encoder(x)
+    with forked_randomness(x.device):
+        check_weights(replay(model, at_features(guide.distribution, start), x).log_weight, first_row)
     draws = guide.distribution(start).sample((100,))
     moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
     answers = [
@@ -135,7 +144,7 @@ def _of_block(model, guide, x: Tensor, num_particles: int, climb: dict) -> tuple
     return pooled(estimates), *bounds, estimates[0].khat
 
 
-def pooled(estimates: list[LogMarginal]) -> tuple[Tensor, Tensor]:
+def pooled(estimates: Sequence[PerDatum]) -> tuple[Tensor, Tensor]:
     """log of the mean of unbiased estimates of p(x), which is one itself, and its standard error; each (B,).
 
     To choose the best by its own weights would not be unbiased: a guide that misses a mode looks best.

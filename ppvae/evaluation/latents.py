@@ -8,13 +8,16 @@ Surgery".
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pyro
 import torch
+from pyro.distributions.distribution import Distribution
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ppvae.checks import beside, check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters, check_weights
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.isolation import untouched
@@ -76,7 +79,7 @@ def latent_statistics(
         x: data, shape (N, *event_shape).
         site: the latent.
         num_particles: draws for each datum; the mutual information uses the first of them.
-        chunk: draws that are scored against all N posteriors at once.
+        chunk: data that are replayed at once, and draws that are scored at once against as many posteriors.
         seed: of the draws.
     """
     if num_particles < 1 or chunk < 1:
@@ -86,52 +89,101 @@ def latent_statistics(
     x = beside(model, x)
     check_pair(model, guide, x[:4])
     require_can_score(guide)
-    with untouched(model, guide, device=x.device, seed=seed):
-        particles = draw(model, guide, x, num_particles=num_particles)
-        if any(s.enumerated for s in particles.guide.values()):
-            raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
-        rate, information = particles.kl(site).mean().item(), math.nan
-        drawn_first = site == next(iter(particles.guide))
-        if drawn_first:
-            z = particles.guide[site].value[0]
-            information = _mutual_information(distribution_at(guide, site, x), z, chunk)
-        first = site == next(name for name, s in particles.model.items() if not s.observed)
+    blocks = [slice(start, start + chunk) for start in range(0, len(x), chunk)]
+    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
+        parts = [_of_block(model, guide, x[block], site, num_particles) for block in blocks]
+        first_of_guide, first_of_model = parts[0].first_of_guide, parts[0].first_of_model
+        check_weights(torch.cat([part.log_weight for part in parts], -1))
+        rate, information = _mean([part.rate for part in parts]).item(), math.nan
+        if first_of_guide:
+            z = torch.cat([part.first_draw for part in parts])
+            posteriors = (distribution_at(guide, site, x[block]) for block in blocks)
+            information = _mutual_information(posteriors, z, chunk)
+        means = torch.cat([part.means for part in parts])
         return LatentStatistics(
-            variance_of_means=_variance_of_means(particles.guide[site], drawn_first).cpu(),
-            kl_per_dimension=_kl_per_dimension(particles, site).cpu(),
+            variance_of_means=(means.var(0, correction=0) - _mean([part.noise for part in parts])).cpu(),
+            kl_per_dimension=_mean([part.kl_per_dimension for part in parts]).cpu(),
             rate=rate,
-            distortion=-particles.average(particles.log_likelihood).mean().item(),
+            distortion=_mean([part.distortion for part in parts]).item(),
             mutual_information=information,
-            aggregate_kl=rate - information if first else math.nan,
+            aggregate_kl=rate - information if first_of_model else math.nan,
             log_n=math.log(len(x)),
         )
 
 
-def _variance_of_means(q: Site, drawn_first: bool) -> Tensor:
-    """Var_x E_q[z_d]: by the mean's formula, else from the draws; less what the noise of K draws adds to it."""
+@dataclass(frozen=True)
+class _Block:
+    """What is kept of some of the data, one row a datum."""
+
+    log_weight: Tensor
+    rate: Tensor
+    distortion: Tensor
+    means: Tensor
+    noise: Tensor
+    kl_per_dimension: Tensor
+    first_draw: Tensor
+    first_of_guide: bool
+    first_of_model: bool
+
+
+def _of_block(model, guide, x: Tensor, site: str, num_particles: int) -> _Block:
+    particles = draw(model, guide, x, num_particles=num_particles)
+    if any(s.enumerated for s in particles.guide.values()):
+        raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
+    rate = particles.kl(site)
+    first_of_guide = site == next(iter(particles.guide))
+    means, noise = _means(particles.guide[site], first_of_guide)
+    return _Block(
+        log_weight=particles.log_weight.logsumexp(0),
+        rate=rate,
+        distortion=-particles.average(particles.log_likelihood),
+        means=means,
+        noise=noise,
+        kl_per_dimension=_kl_per_dimension(particles, site),
+        first_draw=particles.guide[site].value[0],
+        first_of_guide=first_of_guide,
+        first_of_model=site == next(name for name, s in particles.model.items() if not s.observed),
+    )
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    """Over all data, from the rows of each block."""
+    return torch.cat(parts).mean(0)
+
+
+def _means(q: Site, drawn_first: bool) -> tuple[Tensor, Tensor]:
+    """E_q[z_d] of each datum, (B, D): by the mean's formula, else from the draws; and what the noise of K draws adds
+    to its variance."""
     try:
         means, exact = q.distribution.mean.flatten(2), drawn_first  # else a mean given other draws
     except NotImplementedError:
         means, exact = q.value.flatten(2), False
-    if not exact and len(q.value) == 1:
-        return torch.full(means.shape[2:], torch.nan)
-    noise = 0.0 if exact else means.expand(len(q.value), -1, -1).var(0).mean(0) / len(q.value)
-    return means.mean(0).var(0, correction=0) - noise
+    if exact:
+        return means.mean(0), torch.zeros_like(means[0])
+    if len(q.value) == 1:
+        return means.mean(0), torch.full_like(means[0], torch.nan)
+    return means.mean(0), means.expand(len(q.value), -1, -1).var(0) / len(q.value)
 
 
-def _mutual_information(posterior, z: Tensor, chunk: int) -> float:
+def _mutual_information(posteriors: Iterable[Distribution], z: Tensor, chunk: int) -> float:
     """Mean over n of log q(z_n | x_n) - log 1/N sum_m q(z_n | x_m), for draws z of shape (N, *event)."""
-    own = posterior.log_prob(z)
-    parts = [posterior.log_prob(part.unsqueeze(1).expand(-1, *z.shape)).logsumexp(1) for part in z.split(chunk)]
-    return (own - torch.cat(parts) + math.log(len(z))).double().mean().item()
+    own, total = [], z.new_full((len(z),), -torch.inf)
+    for block, posterior in zip(z.split(chunk), posteriors, strict=True):
+        own.append(posterior.log_prob(block))
+        scores = [
+            posterior.log_prob(part.unsqueeze(1).expand(-1, *block.shape)).logsumexp(1) for part in z.split(chunk)
+        ]
+        total = torch.logaddexp(total, torch.cat(scores))
+    return (torch.cat(own) - total + math.log(len(z))).double().mean().item()
 
 
 def _kl_per_dimension(particles: Particles, name: str) -> Tensor:
+    """Shape (B, D)."""
     q, p = particles.guide[name], particles.model[name]
     products = all(
         isinstance(s.distribution, Independent) and isinstance(s.distribution.base_dist, Normal) for s in (q, p)
     )
     if not products or not particles.prior_drawn_before(name):
-        return torch.full(q.value.shape[2:], torch.nan).flatten()
+        return torch.full_like(q.value[0], torch.nan).flatten(1)
     per_element = kl_divergence(q.distribution.base_dist, p.distribution.base_dist)
-    return per_element.expand(-1, particles.batch_size, *q.value.shape[2:]).flatten(2).mean((0, 1))
+    return per_element.expand(-1, particles.batch_size, *q.value.shape[2:]).flatten(2).mean(0)

@@ -125,13 +125,18 @@ def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights
     """:func:`log_marginal` without its checks, by the guide ``guide_of(rows)`` for each slice of the data."""
     rows = max(1, pairs // num_particles)
     blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
-    parts = [
-        _block(model, guide_of(block), x[block], None if y is None else y[block], num_particles, pairs, keep_weights)
-        for block in (track(blocks, "log p(x)") if progress else blocks)
-    ]
-    value, error, ess, khat, weights = (torch.cat(part, -1) for part in zip(*parts, strict=True))
-    _check_finite_values(value)
-    return LogMarginal(value, error, ess, khat, num_particles, weights if keep_weights else None)
+    # Results go into room made beforehand: small tensors left lying between the large ones of a pass would keep the
+    # allocator from using that room again, and memory would grow with the number of data.
+    summary = torch.empty(4, len(x), dtype=torch.float64)
+    kept = torch.empty(len(x), num_particles if keep_weights else 0).T
+    for block in track(blocks, "log p(x)") if progress else blocks:
+        labels = None if y is None else y[block]
+        log_weight = _log_weights(model, guide_of(block), x[block], labels, num_particles, pairs)
+        summary[:, block] = torch.stack(_summary(log_weight))
+        if keep_weights:
+            kept[:, block] = log_weight - summary[0, block]
+    _check_finite_values(summary[0])
+    return LogMarginal(*summary, num_particles, kept if keep_weights else None)
 
 
 def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:
@@ -157,19 +162,21 @@ def _check_finite_values(value: Tensor) -> None:
         )
 
 
-def _block(model, guide, x, y, num_particles: int, pairs: int, keep_weights: bool) -> tuple[Tensor, ...]:
+def _log_weights(model, guide, x, y, num_particles: int, pairs: int) -> Tensor:
+    """(K, B), float64, on the CPU."""
     step = max(1, min(num_particles, pairs // len(x)))
-    chunks = [
-        replay(model, guide, x, y, min(step, num_particles - start)).log_weight.double().cpu()
-        for start in range(0, num_particles, step)
-    ]
-    log_weight = torch.cat(chunks)
-    total = log_weight.logsumexp(0)
-    value = total - math.log(num_particles)
+    log_weight = torch.empty(num_particles, len(x), dtype=torch.float64)
+    for part in log_weight.split(step):
+        part.copy_(replay(model, guide, x, y, len(part)).log_weight)
+    return log_weight
+
+
+def _summary(log_weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Value, standard error, effective sample size and k-hat of log weights (K, B), each (B,)."""
+    num_particles, total = len(log_weight), log_weight.logsumexp(0)
     ess = (2 * total - (2 * log_weight).logsumexp(0)).exp()
     khat = torch.from_numpy(pareto_khat(np.ascontiguousarray(log_weight.T.numpy())))
-    kept = (log_weight - value).float() if keep_weights else log_weight[:0]
-    return value, _standard_error(ess, num_particles), ess, khat, kept
+    return total - math.log(num_particles), _standard_error(ess, num_particles), ess, khat
 
 
 def _standard_error(ess: Tensor, num_particles: int) -> Tensor:

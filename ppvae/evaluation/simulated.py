@@ -5,10 +5,11 @@
 
 from dataclasses import dataclass
 
+import pyro
 import torch
 from torch import Tensor
 
-from ppvae.checks import beside, check_parameters
+from ppvae.checks import beside, check_parameters, check_weights
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import log_marginal
 from ppvae.isolation import untouched
@@ -64,12 +65,13 @@ def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: 
     check_parameters(model, guide)
     require_can_score(guide)
     like = beside(model, like)
-    with untouched(model, guide, device=like.device, seed=seed):
+    with untouched(model, guide, device=like.device, seed=seed), pyro.validation_enabled(False):
         x, values = simulate(model, like)
         joint = at_values(model, x, None, values, 1)
         refuse_discrete(joint)
         log_q = sum(site.log_prob for site in at_values(guide, x, None, values, 1).values())
         exact = (sum(site.log_prob for site in joint.values()) - log_q)[0].double().cpu()
+    check_weights(exact)
     others = log_marginal(model, guide, x, num_particles=num_particles - 1, seed=seed + 1, keep_weights=False)
     kept = torch.tensor(num_particles - 1.0, dtype=torch.float64).log()
     value = torch.logaddexp(exact, others.value + kept) - torch.tensor(float(num_particles)).double().log()
@@ -120,10 +122,11 @@ def calibration(model, guide, like: Tensor, *, draws: int = 99, seed: int = 0) -
         raise ValueError(f"expected draws of at least 1, got {draws}")
     check_parameters(model, guide)
     like = beside(model, like)
-    with untouched(model, guide, device=like.device, seed=seed):
+    with untouched(model, guide, device=like.device, seed=seed), pyro.validation_enabled(False):
         x, values = simulate(model, like)
         refuse_discrete(at_values(model, x, None, values, 1))
         particles = draw(model, guide, x, num_particles=draws)
+    check_weights(particles.log_weight)
     ranks = {
         name: (particles.guide[name].value < exact).sum(0).reshape(len(x), -1).cpu() for name, exact in values.items()
     }

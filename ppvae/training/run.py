@@ -171,7 +171,12 @@ def train_step(objective, model, guide, parts: list[Part], optimizer: torch.opti
         loss = loss.detach()
     else:  # some of Pyro's own, RenyiELBO for one, offer the sum's gradient only
         loss = sum(objective.loss_and_grads(model, guide, *part) for part in parts) / rows
-        for group in optimizer.param_groups:
-            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], rows)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            raise ContractError(
+                f"expected a gradient at a trainable parameter, got none from {type(objective).__name__}, which gives "
+                "none to a plain nn.Module; derive model and guide from ppvae.Model and ppvae.Guide (or PyroModule)"
+            )
+        torch._foreach_div_(gradients, rows)
     optimizer.step()
     return loss

@@ -10,7 +10,7 @@ import ppvae
 from ppvae.contract import Guide, Model
 from ppvae.tracing import all_known, mark_known
 from tests.catalogue import CLASSES, LABELS, PAIRS
-from tests.ppvae.oracles import Exact, linear_gaussian
+from tests.ppvae.oracles import Exact, Walk, WalkBack, linear_gaussian
 
 SEMI_SUPERVISED = [name for name, pair in PAIRS.items() if pair.labelled]
 
@@ -85,32 +85,9 @@ def test_known_labels_give_the_joint_density_bound():
     torch.testing.assert_close(particles.log_weight, expected)
 
 
-class TwoLayers(Model):
-    """z2 ~ N(0, 1), z1 ~ N(z2, 1), x ~ N(z1, 1): the evidence is N(0, 3)."""
-
-    def __init__(self):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(()).double())
-
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            z2 = pyro.sample("z2", dist.Normal(x.new_zeros(()), 1.0))
-            z1 = pyro.sample("z1", dist.Normal(z2 + self.shift, 1.0))
-            pyro.sample("x", dist.Normal(z1, 1.0), obs=x)
-
-
-class BottomUp(Guide):
-    """The exact posterior, drawn as q(z1 | x) q(z2 | z1)."""
-
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            z1 = pyro.sample("z1", dist.Normal(2 / 3 * x, (2 / 3) ** 0.5))
-            pyro.sample("z2", dist.Normal(z1 / 2, 0.5**0.5))
-
-
 def test_kl_of_a_bottom_up_guide_is_not_taken_in_closed_form_where_that_is_biased():
     x = torch.tensor([1.5]).double()
-    particles = ppvae.draw(TwoLayers(), BottomUp(), x, num_particles=50_000)
+    particles = ppvae.draw(Walk(), WalkBack(), x, num_particles=50_000)
     exact = dist.Normal(0.0, 3**0.5).log_prob(x)
     elbo = -ppvae.ELBO(50_000).per_datum(particles)
     # z1's term is sampled: with the exact posterior and sampled terms the bound has no variance at all, and

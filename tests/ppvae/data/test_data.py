@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,7 +100,7 @@ def test_no_binarization_gives_grey_values():
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 2]), num_classes=2), "labels from 0 to 1"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, -2, 1]), num_classes=2), "got -2"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1])), r"shape \(3,\)"),
-        (lambda: load("nonesuch"), "out of mnist, digits; got 'nonesuch'"),
+        (lambda: load("nonesuch"), "out of mnist, digits, freyfaces; got 'nonesuch'"),
         (lambda: load("digits", validation=5000), "got 5000"),
     ],
 )
@@ -157,3 +158,87 @@ def test_nothing_held_out():
     assert everything.validation is None
     assert len(everything.train) == len(load("digits").train) + len(load("digits").validation)
     assert torch.equal(everything.test.x, load("digits").test.x)
+
+
+def frey_file(root: Path, shape=(1965, 28, 20), dtype=np.uint8, name: str = "images") -> Path:
+    """A file of the right form whose frame i has the grey values i mod 256 and i div 256 in its corner."""
+    images = np.zeros(shape, dtype)
+    images[:, 0, 0], images[:, 0, 1] = np.arange(len(images)) % 256, np.arange(len(images)) // 256
+    file = root / "freyfaces.npz"
+    np.savez(file, **{name: images})
+    return file
+
+
+def test_frey_faces_are_split_without_overlap_grey_and_without_labels(tmp_path):
+    frey_file(tmp_path)
+    splits = load("freyfaces", root=tmp_path)
+    parts = (splits.train, splits.validation, splits.test)
+    assert [len(part) for part in parts] == [1565, 200, 200]
+    frames = torch.cat([part.x[:, 0, 0].long() + 256 * part.x[:, 0, 1].long() for part in parts])
+    assert sorted(frames.tolist()) == list(range(1965))
+    again = load("freyfaces", root=tmp_path, validation=0)
+    assert again.validation is None
+    assert torch.equal(again.test.x, splits.test.x)
+    for part in parts:
+        assert (part.y, part.num_classes, part.binarization, part.name) == (None, None, "none", "freyfaces")
+        assert torch.equal(part.rows(slice(None)) * 255, part.x.float())
+
+
+def test_frey_faces_are_binarized_where_it_is_asked_for(tmp_path):
+    frey_file(tmp_path)
+    assert load("freyfaces", binarization="dynamic", root=tmp_path).train.binarization == "dynamic"
+    fixed = load("freyfaces", binarization="fixed", root=tmp_path).train
+    assert set(fixed.rows(slice(None)).unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_true_frey_faces():
+    if not (loading.data_root() / "freyfaces.npz").exists():
+        pytest.skip("freyfaces.npz is not in PPVAE_DATA")
+    splits = load("freyfaces")
+    faces = splits.test.grey(slice(None))
+    assert splits.test.event_shape == (28, 20)
+    # A face: neither a constant nor noise, whose neighbours would be uncorrelated.
+    assert torch.corrcoef(torch.stack([faces[:, 1:].flatten(), faces[:, :-1].flatten()]))[0, 1] > 0.8
+
+
+def test_frey_faces_that_are_absent_are_said_with_their_place(tmp_path):
+    with pytest.raises(ppvae.DataError, match=r"Put them there as freyfaces.npz, with an array `images`"):
+        load("freyfaces", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": (1965, 20, 28)}, r"as uint8 \(1965, 28, 20\), got uint8 \(1965, 20, 28\)"),
+        ({"shape": (100, 28, 20)}, r"got uint8 \(100, 28, 20\)"),
+        ({"dtype": np.float32}, "got float32"),
+        ({"name": "faces"}, "is damaged .*images"),
+        ({"dtype": object}, "is damaged .*allow_pickle"),
+    ],
+)
+def test_frey_faces_of_another_form(options, message, tmp_path):
+    frey_file(tmp_path, **options)
+    with pytest.raises(ppvae.DataError, match=message):
+        load("freyfaces", root=tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1000])
+def test_a_truncated_file_of_frey_faces_is_said_to_be_damaged(kept, tmp_path):
+    file = frey_file(tmp_path)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ppvae.DataError, match=r"freyfaces.npz is damaged .*put a whole copy in its place"):
+        load("freyfaces", root=tmp_path)
+
+
+def test_other_bytes_than_were_written_are_said_to_be_damage(tmp_path):
+    file = frey_file(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[500_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ppvae.DataError, match="is damaged"):
+        load("freyfaces", root=tmp_path)
+
+
+def test_the_default_binarization_is_the_data_sets_own(digits):
+    assert digits.train.binarization == "dynamic"
+    assert digits.train.num_classes == 10

@@ -47,7 +47,9 @@ def test_the_table_has_every_pair_and_survives_json(tmp_path, capsys):
     result.print()
     printed = capsys.readouterr().out
     assert "wider" in printed
-    assert "approximation" not in printed
+    assert "AIS" in printed
+    assert "gap" not in printed
+    assert printed.count("± ") == 6
     result.plot().savefig(tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 5000
 
@@ -60,8 +62,14 @@ def test_gaps_where_they_are_asked_for():
         "full rank": FullRankGaussian(MLP(5, [], 5), 2).double(),
     }
     settings = {"learning_rate": 0.05, "max_windows": 2, "num_particles": 200}
-    records = ppvae.compare(model, guides, x, num_particles=200, gap_settings=settings).records()
-    assert all(record["amortization_gap"] > 1 for record in records.values())
+    result = ppvae.compare(model, guides, x, num_particles=200, gap_settings=settings)
+    assert all(record["amortization_gap"] > 1 for record in result.records().values())
+    first, second = (row.gaps for row in result.rows.values())
+    torch.testing.assert_close(first.log_p.value, second.log_p.value)  # one model, one log p(x)
+    off = first.log_p.value - model.log_evidence(x)
+    assert (off.abs() < 5 * first.log_p.standard_error + 1e-9).all()
+    lost = model.log_evidence(x) - first.amortized.value
+    torch.testing.assert_close(first.approximation.value + first.amortization.value, lost + off)
 
 
 def test_mismatched_latents_are_refused_by_name_before_anything_runs():

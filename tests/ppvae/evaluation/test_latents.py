@@ -12,6 +12,7 @@ from pyro import distributions as dist
 
 import ppvae
 from ppvae.data import Dataset
+from ppvae.evaluation.latents import _mutual_information
 from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
@@ -168,3 +169,38 @@ def test_what_needs_an_exact_draw_refuses_discrete_latents():
             estimate(model, guide, x)
     with pytest.raises(ValueError, match="num_particles of at least 2"):
         ppvae.upper_bound(model, guide, x, num_particles=1)
+
+
+def test_statistics_are_the_same_whatever_the_chunk():
+    model, _ = linear_gaussian()
+    guide, x = nearly_exact(model), simulated(model, 100)
+    whole, parts = (ppvae.latent_statistics(model, guide, x, chunk=chunk, num_particles=50) for chunk in (100, 7))
+    torch.testing.assert_close(parts.variance_of_means, whole.variance_of_means)
+    torch.testing.assert_close(parts.kl_per_dimension, whole.kl_per_dimension)
+    assert parts.rate == pytest.approx(whole.rate)
+    # Of other draws: both within the noise of 100 data, whose own standard errors are about .1 here.
+    assert parts.mutual_information == pytest.approx(whole.mutual_information, abs=0.4)
+    assert parts.distortion == pytest.approx(whole.distortion, abs=0.1)
+
+
+def test_no_block_is_larger_than_its_chunk():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    seen = {"data": [], "pairs": []}
+    model.decoder.register_forward_hook(lambda module, args, out: seen["data"].append(out.shape[1]))
+    distribution = guide.distribution
+    guide.distribution = lambda features: seen["pairs"].append(len(features)) or distribution(features)
+    ppvae.latent_statistics(model, guide, x, chunk=2)
+    assert max(seen["data"][-3:]) == 2
+    assert max(seen["pairs"][-3:]) == 2
+
+
+def test_mutual_information_in_blocks_is_that_of_all_pairs():
+    model, _ = linear_gaussian()
+    guide, x = nearly_exact(model), simulated(model, 30)
+    posterior = guide.distribution(guide.encoder(x))
+    z = posterior.sample()
+    scores = posterior.log_prob(z.unsqueeze(1))  # (draw, datum)
+    exact = (scores.diagonal() - scores.logsumexp(1) + math.log(30)).mean().item()
+    for chunk in (30, 7, 1):
+        blocks = (guide.distribution(guide.encoder(part)) for part in x.split(chunk))
+        assert _mutual_information(blocks, z, chunk) == pytest.approx(exact)

@@ -1,0 +1,60 @@
+"""Losses and gradients of an objective under many random numbers, for the tests of the objectives."""
+
+import pyro
+import torch
+from pyro import distributions as dist
+from torch import nn
+
+import ppvae
+from ppvae.contract import Guide
+from tests.ppvae.oracles import linear_gaussian
+
+
+def gradient(objective, model, guide, x, y=None, of=None, seed=0):
+    """The gradient of the summed loss by the guide's parameters (or those of ``of``), as one vector."""
+    torch.manual_seed(seed)
+    parameters = [p for p in (of or guide).parameters() if p.requires_grad]
+    loss = objective.differentiable_loss(model, guide, x, y)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat([(p * 0 if g is None else g).flatten() for g, p in zip(gradients, parameters, strict=True)])
+
+
+def gradients(objective, model, guide, x, y=None, of=None, repeats=150):
+    return torch.stack([gradient(objective, model, guide, x, y, of, seed) for seed in range(repeats)])
+
+
+def assert_same_mean(a, b, deviations=5.0):
+    """Of two independent samples of vectors, one a row; 5 deviations for about a hundred coordinates."""
+    error = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
+    assert ((a.mean(0) - b.mean(0)).abs() <= deviations * error + 1e-12).all()
+
+
+def loss(objective, model, guide, x, y=None):
+    torch.manual_seed(0)
+    return objective.per_datum(ppvae.draw(model, guide, x, y, objective.num_particles))
+
+
+class Rows(Guide):
+    """A free mean-field Gaussian for each datum."""
+
+    def __init__(self, loc, scale):
+        super().__init__()
+        self.loc, self.log_scale = nn.Parameter(loc.clone()), nn.Parameter(scale.log())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.loc, self.log_scale.exp()).to_event(1))
+
+
+def rows(repeats=4000):
+    """One datum many times, each with parameters of its own: the gradient's rows are independent samples."""
+    model, x = linear_gaussian()
+    posterior = model.posterior(x[:1])
+    loc = (posterior.mean + 0.4).expand(repeats, -1)
+    scale = (posterior.stddev * 1.3).expand(repeats, -1)
+    return model, Rows(loc.detach(), scale.detach()), x[:1].expand(repeats, -1)
+
+
+def per_row(objective, model, guide, x):
+    torch.manual_seed(0)
+    return torch.cat(torch.autograd.grad(objective.differentiable_loss(model, guide, x), [*guide.parameters()]), -1)
