@@ -125,7 +125,7 @@ class Reversed(nn.Module):
     """The order of z turned round, whatever the context."""
 
     def condition(self, context: Tensor) -> transforms.Transform:
-        return _Reversal()
+        return _Reversal(cache_size=1)  # else its own draws would be inverted to be scored, step by step
 
 
 class _Reversal(transforms.Transform):

@@ -15,6 +15,7 @@ is projected to the full number. ``--full`` makes the full run. The decoder is f
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -63,7 +64,7 @@ class Plain:
         torch.manual_seed(seed)
         sizes, betas = self.pilot(), self.annealing.betas(self.annealing.temperatures).tolist()
         z, log_weight = self.start(), 0.0
-        for step, (before, after) in enumerate(zip(betas, betas[1:], strict=False)):
+        for step, (before, after) in enumerate(pairwise(betas)):
             with torch.no_grad():
                 log_weight = log_weight + (after - before) * self.log_likelihood(z).double()
             if step < self.annealing.temperatures - 1:

@@ -13,6 +13,7 @@ from ppvae.guides import (
     sylvester,
 )
 from torch.autograd.functional import jacobian
+from torch.distributions import ComposeTransform
 
 from ppvae.nn import MLP
 
@@ -50,6 +51,20 @@ def test_log_determinant_is_that_of_the_autodiff_jacobian(family, scale):
         image = step(z)
         exact = torch.linalg.slogdet(jacobian(step, z)).logabsdet
         torch.testing.assert_close(step.log_abs_det_jacobian(z, image), exact, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_own_draws_are_scored_without_the_inverse(family, monkeypatch):
+    """An autoregressive inverse takes as many passes as z is long, and loses digits in each."""
+    guide = guide_of(family, 0.3)
+    q = guide.distribution(guide.encoder(torch.randn(6, 5).double()))
+
+    def inverse(self, y):
+        raise AssertionError(f"{type(self).__name__} was inverted")
+
+    for step in {type(step) for step in q.transforms} - {ComposeTransform}:
+        monkeypatch.setattr(step, "_inverse", inverse)
+    assert q.log_prob(q.rsample((2,))).shape == (2, 6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
