@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pyro
 import torch
-import tyro
 from matplotlib.figure import Figure
 from ppvae.models import GaussianMixture
 from pyro import distributions as dist
@@ -29,6 +28,7 @@ from sklearn import datasets, decomposition, mixture
 from torch import Tensor
 
 import ppvae
+from ppvae import command_line
 
 
 @dataclass(frozen=True)
@@ -139,4 +139,4 @@ def print_table(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

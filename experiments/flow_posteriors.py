@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from ppvae.guides import FlowGuide, MeanFieldGaussian
 from ppvae.models import GaussianVAE
@@ -36,11 +35,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ppvae
-from ppvae import guides, plots
+from ppvae import command_line, guides, plots
 from ppvae.data import Dataset, Splits, load
 from ppvae.likelihoods import Bernoulli, DiscretizedLogistic
 from ppvae.nn import MLP
 from ppvae.training import environment, load_checkpoint, resolve_device
+from ppvae.training.study import finished, started, write_report
 
 PUBLISHED = {  # -ELBO and NLL by data and guide, as noted: van den Berg et al. 2018
     "mnist": {"none": (86.55, 82.14), "planar": (86.06, 81.91), "iaf": (84.20, 80.79), "sylvester": (83.32, 80.22)},
@@ -94,10 +94,7 @@ def main(config: Config) -> list[dict]:
     config = resolved(config)
     splits, out = load(config.data), config.out / config.data
     for name in config.guides:
-        report = out / name / "report.json"
-        if report.exists():
-            check_same(json.loads(report.read_text()), settings(config), report.parent)
-        else:
+        if not finished(out / name, settings(config)):
             run(config, name, splits)
     reports = beside_none(out)
     (out / "table.json").write_text(json.dumps(reports, indent=2, allow_nan=False) + "\n")
@@ -107,21 +104,13 @@ def main(config: Config) -> list[dict]:
 
 
 def settings(config: Config) -> dict:
-    """What all guides of one table share, as JSON would give it back."""
-    own = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(config).items()}
-    return {n: v for n, v in own.items() if n not in ("guides", "device", "out")}
+    """What all guides of one table share."""
+    return {name: value for name, value in asdict(config).items() if name not in ("guides", "device", "out")}
 
 
 def resolved(config: Config) -> Config:
     """The same, with the defaults of its data."""
     return replace(config, **{n: v for n, v in DEFAULTS[config.data].items() if getattr(config, n) is None})
-
-
-def check_same(report: dict, wanted: dict, folder: Path) -> None:
-    """Refuse to take a finished run of other settings for one of this table."""
-    for name, value in wanted.items():
-        if report[name] != value:
-            raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
 
 
 def run(config: Config, name: Name, splits: Splits) -> None:
@@ -141,7 +130,7 @@ def run(config: Config, name: Name, splits: Splits) -> None:
         optimizer=ppvae.adam(config.learning_rate),
         validation=splits.validation.unlabelled(),
         run_dir=folder,
-        resume=(folder / "last.safetensors").exists(),
+        resume=started(folder),
         device=config.device,
         seed=config.seed,
     )
@@ -151,7 +140,7 @@ def run(config: Config, name: Name, splits: Splits) -> None:
     images(model, guide, test.rows(slice(0, 10)).to(device)).savefig(folder / "images.png", dpi=120)
     report = {"guide": name, **settings(config), **means(found, math.prod(test.event_shape))}
     report |= {"best_epoch": best["epoch"], "training_seconds": result.metrics[-1]["seconds"], **environment(device)}
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_report(folder, report)
 
 
 def build_pair(config: Config, name: Name, train: Dataset):
@@ -295,4 +284,4 @@ def images(model, guide, x: Tensor) -> Figure:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from ppvae.guides import (
     FlowGuide,
@@ -38,9 +37,11 @@ from rich.console import Console
 from torch import nn
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP
 from ppvae.training import environment, resolve_device
+from ppvae.training.study import started
 
 Name = Literal["mean-field", "refined", "full-rank", "planar", "IAF", "spline"]
 
@@ -115,7 +116,7 @@ def fit(config, model, guide, objective, data: Dataset, name: str, epochs: int, 
         schedule=lambda step: 1 - step / steps,  # to 0, so that no guide is judged by the noise of its last steps
         train_model=train_model,
         run_dir=config.out / name,
-        resume=(config.out / name / "last.safetensors").exists(),
+        resume=started(config.out / name),
         device=config.device,
         seed=config.seed,
     )
@@ -182,4 +183,4 @@ def gap_figure(comparison: ppvae.Comparison) -> Figure:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

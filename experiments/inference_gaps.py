@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from frozen_decoder import FAMILIES, decoder, fit
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
@@ -28,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import load
 from ppvae.training import environment, resolve_device
 
@@ -148,4 +148,4 @@ PARTS = ("approximation", "amortization")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

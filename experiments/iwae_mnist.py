@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from ppvae.guides import BottomUpGuide
 from ppvae.models import HierarchicalVAE
@@ -30,9 +29,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import Splits, load
 from ppvae.nn import MLP
 from ppvae.training import environment, resolve_device
+from ppvae.training.study import finished, reports, started, write_report
 
 PUBLISHED = {  # test NLL in nats by layers, objective, k: Burda et al. 2016, table 1
     1: {"vae": {1: 86.76, 5: 86.47, 50: 86.35}, "iwae": {1: 86.76, 5: 85.54, 50: 84.78}},
@@ -81,16 +82,13 @@ class Cell:
 def main(config: Config) -> list[dict]:
     splits = load(config.data, validation=0)
     for cell in cells(config):
-        report = config.out / cell.name / "report.json"
-        if report.exists():
-            check_same(json.loads(report.read_text()), settings(config), report.parent)
-        else:
+        if not finished(config.out / cell.name, settings(config)):
             run(config, cell, splits)
-    reports = [json.loads(path.read_text()) for path in sorted(config.out.glob("*/report.json"))]
-    (config.out / "table.json").write_text(json.dumps(reports, indent=2) + "\n")
-    picture(reports).savefig(config.out / "nll.png", dpi=120)
-    print_table(reports)
-    return reports
+    found = reports(config.out)
+    (config.out / "table.json").write_text(json.dumps(found, indent=2) + "\n")
+    picture(found).savefig(config.out / "nll.png", dpi=120)
+    print_table(found)
+    return found
 
 
 def cells(config: Config) -> list[Cell]:
@@ -108,13 +106,6 @@ def settings(config: Config) -> dict:
     """What all cells of one table share."""
     of_the_table = ("exact", "epochs_per_stage", "data", "batch_size", "test_images", "test_particles", "seed")
     return {name: value for name, value in asdict(config).items() if name in of_the_table}
-
-
-def check_same(report: dict, wanted: dict, folder: Path) -> None:
-    """Refuse to take a finished cell of other settings for one of this table."""
-    for name, value in wanted.items():
-        if report[name] != value:
-            raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
 
 
 def run(config: Config, cell: Cell, splits: Splits) -> None:
@@ -135,13 +126,13 @@ def run(config: Config, cell: Cell, splits: Splits) -> None:
         optimizer=ppvae.adam(1e-3, betas=(0.9, 0.999), eps=1e-4 / config.batch_size),
         schedule=staircase(epochs, len(train) // config.batch_size),
         run_dir=folder,
-        resume=(folder / "last.safetensors").exists(),
+        resume=started(folder),
         device=config.device,
         seed=config.seed,
     )
     report = {**asdict(cell), **settings(config), **scores(config, model, guide, splits)}
     report |= {"epochs": sum(epochs), "training_seconds": result.metrics[-1]["seconds"], **environment(device)}
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_report(folder, report)
 
 
 def build_pair(layers: int, mean: Tensor):
@@ -247,4 +238,4 @@ def picture(reports: list[dict]) -> Figure:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pyro
 import torch
-import tyro
 from matplotlib.figure import Figure
 from ppvae.guides import FullRankGaussian, MixtureGuide
 from pyro import distributions as dist
@@ -28,6 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
+from ppvae import command_line
 from ppvae.gaussians import standard_normal
 from ppvae.nn import MLP
 
@@ -159,4 +159,4 @@ def print_sides(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

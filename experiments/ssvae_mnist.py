@@ -12,16 +12,13 @@ classifier, and every class summed exactly.
 Writes to the run folder: config.json, metrics.jsonl, last.safetensors, best.safetensors, report.json and figures (PNG).
 """
 
-import json
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from ppvae.guides import LabelGuide, LabelStyleGuide
 from ppvae.models import SemiSupervisedVAE
 from rich.console import Console
@@ -29,11 +26,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import plots
+from ppvae import command_line, plots
 from ppvae.data import Dataset, Splits, hide_labels, load
 from ppvae.errors import DataError
 from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.training import environment, resolve_device
+from ppvae.training.study import write_report
 
 LATENT_DIM = 50
 HIDDEN = (500, 500)
@@ -102,7 +100,7 @@ def main(config: Config) -> dict:
         **environment(device),
     }
     save_figures(model, guide, test, result.metrics, folder)
-    (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_report(folder, report)
     print_table(report)
     console.print(f"report and figures in {folder}")
     return report
@@ -253,11 +251,4 @@ def print_table(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except ppvae.Interrupted as stop:
-        console.print(f"[bold]{stop}")
-        sys.exit(128 + stop.signal_number)
-    except (ppvae.PpvaeError, ValueError, OSError, RuntimeError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(1)
+    command_line.run(main, Config, __doc__)

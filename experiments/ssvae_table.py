@@ -12,16 +12,17 @@ Models", table 1); AAE, Makhzani et al. 2016 ("Adversarial Autoencoders", table 
 ("Auxiliary Deep Generative Models"); Pyro's tutorial on the semi-supervised VAE (enumerated, auxiliary loss).
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from ssvae_mnist import Config as Run
 from ssvae_mnist import main as run
+
+from ppvae import command_line
+from ppvae.training.study import finished, reports, started
 
 PUBLISHED = {
     "Pyro tutorial": {100: 0.932, 600: 0.944, 1000: 0.949, 3000: 0.958},
@@ -48,19 +49,15 @@ def main(config: Config) -> None:
     for labels in config.labels:
         for seed in config.seeds:
             folder = config.out / f"{labels}labels-seed{seed}"
-            if (folder / "report.json").exists():
-                check_same(json.loads((folder / "report.json").read_text()), config.settings, folder)
-            else:
-                started = (folder / "last.safetensors").exists()
-                run(replaced(config.settings, labels=labels, seed=seed, out=folder, resume=started))
-    print_table([json.loads(path.read_text()) for path in sorted(config.out.glob("*/report.json"))])
+            if not finished(folder, shared(config.settings)):
+                run(replaced(config.settings, labels=labels, seed=seed, out=folder, resume=started(folder)))
+    print_table(reports(config.out))
 
 
-def check_same(report: dict, settings: Run, folder: Path) -> None:
-    """Refuse to take a finished run of other settings for one of these."""
-    for name, value in vars(settings).items():
-        if name not in ("labels", "seed", "data", "out", "resume", "device") and report.get(name) != value:
-            raise SystemExit(f"{folder} was run with {name}={report[name]!r}, not {value!r}; choose another --out")
+def shared(settings: Run) -> dict:
+    """What all runs have in common."""
+    own = ("labels", "seed", "data", "out", "resume", "device")
+    return {name: value for name, value in vars(settings).items() if name not in own}
 
 
 def replaced(settings: Run, **changes) -> Run:
@@ -95,4 +92,4 @@ def spread(values: list[float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

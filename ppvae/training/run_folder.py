@@ -97,4 +97,4 @@ def _make_writable(path: Path) -> None:
 
 
 class RunFolderError(PpvaeError, OSError):
-    """A run folder cannot be written."""
+    """A run folder cannot be written, or holds a run of other settings."""

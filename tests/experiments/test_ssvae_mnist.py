@@ -99,7 +99,7 @@ def test_a_signal_and_resume(tmp_path):
 def test_errors_are_one_line_and_not_a_traceback(options, message, tmp_path):
     done = run("--data", "digits", "--smoke", "--out", tmp_path / "run", *options)
     assert done.returncode == 1
-    assert message in " ".join(done.stdout.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 

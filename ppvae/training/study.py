@@ -1,0 +1,39 @@
+"""Tables made of many runs: what is finished is not run again, and runs of different settings are not mixed."""
+
+import json
+from pathlib import Path
+
+from ppvae.training.run_folder import RunFolderError
+
+REPORT = "report.json"
+
+
+def finished(folder: Path, settings: dict) -> bool:
+    """Whether a run folder holds the report of a finished run.
+
+    Raises RunFolderError if that run had other ``settings`` than these (of those that are named here).
+    """
+    if not (folder / REPORT).exists():
+        return False
+    report = json.loads((folder / REPORT).read_text())
+    for name, value in json.loads(json.dumps(settings)).items():
+        if report.get(name) != value:
+            raise RunFolderError(
+                f"{folder} was run with {name}={report.get(name)!r}, not {value!r}; choose another folder (--out)"
+            )
+    return True
+
+
+def started(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint to go on from."""
+    return (folder / "last.safetensors").exists()
+
+
+def write_report(folder: Path, report: dict) -> None:
+    """The last thing that a run writes: with it, it is finished. Raises ValueError at a NaN, which JSON has not."""
+    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+def reports(out: Path) -> list[dict]:
+    """Those of all finished runs in the folders of ``out``, by name."""
+    return [json.loads(path.read_text()) for path in sorted(out.glob(f"*/{REPORT}"))]

@@ -1,0 +1,36 @@
+"""Tables of many runs."""
+
+import pytest
+
+from ppvae.training.run_folder import RunFolderError
+from ppvae.training.study import finished, reports, started, write_report
+
+
+def test_a_run_is_finished_once_it_has_a_report(tmp_path):
+    assert not finished(tmp_path, {"epochs": 3})
+    assert not started(tmp_path)
+    (tmp_path / "last.safetensors").touch()
+    assert started(tmp_path)
+    write_report(tmp_path, {"epochs": 3, "hidden": (5, 5), "nll": 1.5})
+    assert finished(tmp_path, {"epochs": 3, "hidden": (5, 5)})  # tuples come back as lists
+
+
+def test_a_run_of_other_settings_is_refused_with_what_differs(tmp_path):
+    write_report(tmp_path, {"epochs": 3})
+    with pytest.raises(RunFolderError, match="run with epochs=3, not 4"):
+        finished(tmp_path, {"epochs": 4})
+    with pytest.raises(RunFolderError, match="run with seed=None, not 0"):
+        finished(tmp_path, {"seed": 0})
+
+
+def test_reports_of_the_finished_runs_by_name(tmp_path):
+    for name in ("b", "a", "unfinished"):
+        (tmp_path / name).mkdir()
+    for name in ("b", "a"):
+        write_report(tmp_path / name, {"name": name})
+    assert [report["name"] for report in reports(tmp_path)] == ["a", "b"]
+
+
+def test_a_report_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_report(tmp_path, {"nll": float("nan")})
