@@ -20,7 +20,6 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-import tyro
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from rich.console import Console
@@ -28,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import load
 from ppvae.evaluation.annealing import PILOT_GAIN, PILOT_TEMPERATURES, PILOT_TRANSITIONS, TARGET_ACCEPTANCE, Annealing
 from ppvae.nn import MLP
@@ -183,4 +183,4 @@ def mean_of(value: Tensor, error: Tensor) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-import tyro
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from pyro.infer import RenyiELBO
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP
 from ppvae.training import environment
@@ -88,4 +88,4 @@ def report(config: Config, runs: dict[str, list[tuple[float, float]]]) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

@@ -23,7 +23,6 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-import tyro
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from rich.console import Console
@@ -31,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import load
 from ppvae.nn import MLP
 from ppvae.training import environment
@@ -163,4 +163,4 @@ def apart(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

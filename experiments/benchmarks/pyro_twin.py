@@ -15,7 +15,6 @@ from statistics import median
 
 import pyro
 import torch
-import tyro
 from ppvae.guides import LabelStyleGuide
 from ppvae.models import SemiSupervisedVAE
 from pyro import distributions as dist
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch import nn
 
 import ppvae
+from ppvae import command_line
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP, LabelledMLP
 from ppvae.training import Batches, environment
@@ -152,4 +152,4 @@ def report(runs: dict[str, list[tuple[float, float]]], rows: int) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command_line.run(main, Config, __doc__)

@@ -10,15 +10,17 @@ from rich.progress import track
 from torch import Tensor
 
 from ppvae.checks import beside, check_input, check_label_range, check_parameters, check_support
-from ppvae.contract import check_pair
+from ppvae.contract import AmortizedGuide, check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
 from ppvae.evaluation.per_datum import PerDatum
 from ppvae.isolation import untouched
+from ppvae.local import at_features
 from ppvae.replay import replay
 from ppvae.tracing import OBSERVED, distribution_at
 
 KHAT_LIMIT = 0.7
+ENCODED_AT_ONCE = 100  # data
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,15 @@ def log_marginal(
     with untouched(model, guide, device=x.device, seed=seed):
         pairs = max(1, chunk // _inspect(model, guide, x, y))
     with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        return estimate(model, lambda rows: guide, x, y, num_particles, pairs, keep_weights, progress)
+        return estimate(model, _guide_of(guide, x), x, y, num_particles, pairs, keep_weights, progress)
+
+
+def _guide_of(guide, x: Tensor):
+    """The guide of each slice of the data; what an amortized one makes of its x is worked out once."""
+    if not isinstance(guide, AmortizedGuide):
+        return lambda rows: guide
+    features = torch.cat([guide.encoder(part) for part in x.split(ENCODED_AT_ONCE)])
+    return lambda rows: at_features(guide.distribution, features[rows])
 
 
 def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights=True, progress=False) -> LogMarginal:
