@@ -123,11 +123,11 @@ def fit(config, model, guide, objective, data: Dataset, name: str, epochs: int, 
 
 
 def trained(config: Config, model, name: Name, data: Dataset) -> ppvae.AmortizedGuide:
-    """The guide of that name, taught by the ELBO of the frozen model."""
+    """The guide of that name, taught by the ELBO of the frozen model, its KL sampled for all of them alike."""
     family = "mean-field" if name == "refined" else name
     torch.manual_seed(config.seed)
     guide = FAMILIES[family](config, data.event_shape)
-    fit(config, model, guide, ppvae.ELBO(), data, family, config.guide_epochs, train_model=False)
+    fit(config, model, guide, ppvae.ELBO(analytic_kl=False), data, family, config.guide_epochs, train_model=False)
     return Refined(guide, model, config.refined_steps) if name == "refined" else guide
 
 

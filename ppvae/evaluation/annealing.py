@@ -146,10 +146,17 @@ class _Path:
             raise ContractError("expected labels that are all known, or None; anneal the unlabelled rows on their own")
         self.model, self.guide, self.x, self.y, self.chains = model, guide, x, y, chains
         with untouched(*self.modules, device=x.device):
-            sites = {site.name: site for site in sites_of(trace(model, x, y, 1)).values() if not site.observed}
+            sites, others = (
+                {s.name: s for s in sites_of(trace(model, x, y, 1)).values() if not s.observed} for _ in "ab"
+            )
         refuse_discrete(sites)
+        _refuse_moving_supports(sites, others)
         self.transforms = {name: _unconstraining(site.distribution.support) for name, site in sites.items()}
         self.shapes = {name: self.transforms[name].inv(site.value).shape[2:] for name, site in sites.items()}
+
+    def _latents(self) -> dict:
+        sites = sites_of(trace(self.model, self.x, self.y, 1))
+        return {name: site for name, site in sites.items() if not site.observed}
 
     def start(self) -> Tensor:
         """Draws of f_0, shape (chains, B, D)."""
@@ -194,6 +201,26 @@ class _Path:
 def _unconstraining(support):
     """The map from unconstrained coordinates; a mixture's support is that of its components."""
     return biject_to(getattr(support, "base_constraint", support) if "Mixture" in type(support).__name__ else support)
+
+
+def _refuse_moving_supports(sites: dict, others: dict) -> None:
+    """Between two runs of the model, a support that depends on a latent has moved."""
+    moving = [
+        name
+        for name, site in sites.items()
+        if not all(map(torch.equal, *(_bounds(each[name].distribution.support) for each in (sites, others))))
+    ]
+    if moving:
+        raise ContractError(
+            f"expected latents whose support is fixed, got {moving}, whose support depends on another latent; let the "
+            "model draw a variable of fixed support and map it"
+        )
+
+
+def _bounds(support) -> list[Tensor]:
+    """The numbers that a constraint is made of, those of its base constraint included."""
+    own = [torch.as_tensor(v) for v in vars(support).values() if isinstance(v, (Tensor, int, float))]
+    return own + (_bounds(support.base_constraint) if hasattr(support, "base_constraint") else [])
 
 
 def _pilot(path: _Path, annealing: Annealing, bar: Progress) -> Tensor:

@@ -1,9 +1,11 @@
 """Annealed importance sampling and its certificate, against known evidence."""
 
+import pyro
 import pytest
 import torch
 from ppvae.guides import Refined
 from ppvae.models import LinearGaussian
+from pyro import distributions as dist
 
 import ppvae
 from ppvae.evaluation.hmc import hmc_step
@@ -132,6 +134,31 @@ def test_a_discrete_latent_is_refused_unless_it_is_given():
     with pytest.raises(ppvae.ContractError, match="labels that are all known"):
         ppvae.ais(model, x, LABELS)
     assert torch.isfinite(ppvae.ais(model, x, LABELS.clamp(min=0), temperatures=3, chains=2).value).all()
+
+
+class Nested(ppvae.Model):
+    """z ~ U(0, 2) and, within it, below ~ U(0, top)."""
+
+    def __init__(self, moving: bool):
+        super().__init__()
+        self.moving = moving
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("z", dist.Uniform(torch.zeros_like(x[:, 0]), 2.0))
+            below = pyro.sample("below", dist.Uniform(torch.zeros_like(top), top if self.moving else 2.0))
+            pyro.sample("x", dist.Normal((top + below).unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+
+def test_a_support_that_depends_on_a_latent_is_refused_and_a_fixed_one_is_not():
+    x = torch.tensor([[0.5], [2.0]]).double()
+    with pytest.raises(ppvae.ContractError, match=r"\['below'\], whose support depends on another latent"):
+        ppvae.ais(Nested(moving=True), x)
+    found = ppvae.ais(Nested(moving=False), x, temperatures=50, chains=200)
+    grid = torch.linspace(0, 2, 401).double()[:-1] + 0.0025
+    total = (grid[:, None] + grid).flatten()
+    exact = dist.Normal(total, 1.0).log_prob(x).logsumexp(1) - 2 * torch.tensor(400.0).double().log()
+    assert ((found.value - exact).abs() < 4 * found.standard_error + 1e-4).all()
 
 
 def test_a_chain_that_never_accepts_names_its_datum():
