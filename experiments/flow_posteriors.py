@@ -96,7 +96,7 @@ def main(config: Config) -> list[dict]:
     for name in config.guides:
         if not finished(out / name, settings(config)):
             run(config, name, splits)
-    reports = beside_none(out)
+    reports = beside_none(out, settings(config))
     (out / "table.json").write_text(json.dumps(reports, indent=2, allow_nan=False) + "\n")
     picture(reports).savefig(out / "bounds.png", dpi=120)
     print_table(reports)
@@ -197,14 +197,14 @@ def means(found: dict[str, Tensor], dimensions: int) -> dict:
     }
 
 
-def beside_none(out: Path) -> list[dict]:
+def beside_none(out: Path, shared: dict) -> list[dict]:
     """Reports of all finished guides in order, with what each differs from "none", image by image; in nats.
 
     A difference's standard error is that of a mean of paired differences: sd / sqrt(number of images).
     """
-    folders = [out / name for name in ("none", *FLOWS) if (out / name / "report.json").exists()]
+    folders = [out / name for name in ("none", *FLOWS) if finished(out / name, shared)]
     reports = [json.loads((folder / "report.json").read_text()) for folder in folders]
-    if not (out / "none" / "report.json").exists():
+    if out / "none" not in folders:
         return reports
     none = load_file(out / "none" / "per_datum.safetensors")
     for report, folder in zip(reports, folders, strict=True):

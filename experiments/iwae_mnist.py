@@ -84,7 +84,7 @@ def main(config: Config) -> list[dict]:
     for cell in cells(config):
         if not finished(config.out / cell.name, settings(config)):
             run(config, cell, splits)
-    found = reports(config.out)
+    found = reports(config.out, settings(config))
     (config.out / "table.json").write_text(json.dumps(found, indent=2) + "\n")
     picture(found).savefig(config.out / "nll.png", dpi=120)
     print_table(found)
@@ -204,13 +204,14 @@ def print_table(reports: list[dict]) -> None:
     one = reports[0]
     title = (
         f"{one['data']}, {one['epochs']} epochs: test NLL in nats by {one['test_particles']} particles on "
-        f"{one['test_images']} images (active units), published beneath"
+        f"{one['test_images']} images (active units){', published beneath' * (one['data'] == 'mnist')}"
     )
     table = Table("k in training", *heads, title=title)
     for k in (1, 5, 50):
         columns = [(layers, objective) for layers in PUBLISHED for objective in PUBLISHED[layers]]
         table.add_row(str(k), *(shown(reports, layers, objective, k) for layers, objective in columns))
-        table.add_row("", *(f"[dim]{PUBLISHED[layers][objective][k]:.2f}" for layers, objective in columns))
+        if one["data"] == "mnist":
+            table.add_row("", *(f"[dim]{PUBLISHED[layers][objective][k]:.2f}" for layers, objective in columns))
     Console().print(table)
 
 
@@ -227,7 +228,8 @@ def picture(reports: list[dict]) -> Figure:
             ours = {k: nll for k in (1, 5, 50) if (nll := value(reports, layers, objective, k)) is not None}
             published = PUBLISHED[layers][objective]
             panel.plot(list(ours), list(ours.values()), "o-", color=colour, label=f"{objective.upper()}, ppvae")
-            panel.plot(list(published), list(published.values()), "o:", color=colour, mfc="w", label="published")
+            if reports[0]["data"] == "mnist":
+                panel.plot(list(published), list(published.values()), "o:", color=colour, mfc="w", label="published")
         panel.set(xscale="log", xlabel="k in training", title=f"{layers} stochastic layer{'s' * (layers > 1)}")
         panel.set_xticks([1, 5, 50], ["1", "5", "50"])
         panel.minorticks_off()

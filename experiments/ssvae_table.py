@@ -51,7 +51,7 @@ def main(config: Config) -> None:
             folder = config.out / f"{labels}labels-seed{seed}"
             if not finished(folder, shared(config.settings)):
                 run(replaced(config.settings, labels=labels, seed=seed, out=folder, resume=started(folder)))
-    print_table(reports(config.out))
+    print_table(reports(config.out, {}))
 
 
 def shared(settings: Run) -> dict:
@@ -81,7 +81,13 @@ def print_table(reports: list[dict]) -> None:
 def kind_of(report: dict) -> str:
     pair = f"ppvae on {report['data']}, {report['guide']}, {report['objective']}"
     warped = "warped views" if report["augment"] else "no augmentation"
-    return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs"
+    return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs{unusual(report)}"
+
+
+def unusual(report: dict) -> str:
+    """The other settings, where they are not the usual ones."""
+    others = ("alpha", "batch_size", "labelled_per_step", "learning_rate", "smoke")
+    return "".join(f", {n} {report[n]}" for n in others if report[n] != getattr(Run(), n))
 
 
 def spread(values: list[float], form: str) -> str:

@@ -20,7 +20,7 @@ def run(main: Callable, config_class: type, description: str) -> None:
     except Interrupted as stop:
         console.print(str(stop), style="bold", markup=False)
         sys.exit(128 + stop.signal_number)
-    except (PpvaeError, ValueError, OSError, RuntimeError) as error:
+    except (PpvaeError, ValueError, OSError) as error:
         console.print("error:", style="bold red", end=" ")
         console.print(str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

@@ -83,6 +83,11 @@ class AmortizedGuide(Guide):
             pyro.sample("z", self.distribution(self.encoder(x)))
 
 
+def is_amortized(guide) -> bool:
+    """Whether a guide is an :class:`AmortizedGuide` that runs as one, with a ``forward`` not its own."""
+    return isinstance(guide, AmortizedGuide) and type(guide).forward is AmortizedGuide.forward
+
+
 def check_pair(model, guide, x: Tensor, y: Tensor | None = None) -> None:
     """Run the pair on a few data and raise ContractError, in words, where it breaks the contract.
 

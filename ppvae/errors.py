@@ -17,6 +17,10 @@ class CheckpointError(PpvaeError, RuntimeError):
     """A checkpoint is damaged, of another pair, or not a checkpoint at all."""
 
 
+class DeviceError(PpvaeError, RuntimeError):
+    """A device was asked for that is not there."""
+
+
 class NonFiniteLossError(PpvaeError, FloatingPointError):
     """The training loss turned NaN or infinite; the last good checkpoint was kept."""
 

@@ -15,12 +15,13 @@ from rich.console import Console, Group
 from rich.table import Table
 from torch import Tensor
 
+from ppvae.checks import beside
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.annealed import AnnealedEstimate
 from ppvae.evaluation.annealing import ais
 from ppvae.evaluation.arviz import inference_data
-from ppvae.evaluation.gaps import Bound, Gaps, gaps, pooled
+from ppvae.evaluation.gaps import Bound, Gaps, gaps, require_amortized, tightest
 from ppvae.evaluation.marginal import KHAT_LIMIT, LogMarginal, log_marginal
 
 
@@ -32,7 +33,7 @@ class Row:
         marginal: importance-weighted estimates: ``bound(1)`` is the evidence bound, ``value`` that of all particles.
         annealed: annealed importance sampling, where it was asked for.
         gaps: approximation and amortization gap, where they were asked for; of all guides of one model from one
-            log p(x), that of all its estimates pooled.
+            log p(x), the tightest of all its estimates.
         seconds: that ``marginal`` took.
     """
 
@@ -167,7 +168,9 @@ def compare_pairs(
         raise ValueError(f"expected at least 2 data, for standard errors over them, got {len(x)}")
     for name, (model, guide) in pairs.items():
         try:
-            check_pair(model, guide, x[:4])
+            check_pair(model, guide, beside(model, x[:4]))
+            if gap_settings is not None:
+                require_amortized(guide)
         except ContractError as error:
             raise ContractError(f"pair {name!r}: {error}") from error
     common = {"seed": seed, "progress": progress}
@@ -185,14 +188,15 @@ def compare_pairs(
 
 
 def _on_common_ground(rows: dict[str, Row], pairs: Mapping[str, tuple]) -> dict[str, Row]:
-    """Measure the gaps of all guides of one model from one log p(x): that of all its estimates, pooled."""
+    """Measure the gaps of all guides of one model from one log p(x): the tightest of all its estimates."""
     common = {}
     for name, row in rows.items():
         if row.gaps is not None:
             siblings = [other for key, other in rows.items() if pairs[key][0] is pairs[name][0]]
             estimates = [e for other in siblings for e in (other.marginal, other.gaps.log_p)]
             annealed = [] if row.annealed is None else [row.annealed]
-            common[name] = replace(row, gaps=replace(row.gaps, log_p=Bound(*pooled([*estimates, *annealed]))))
+            best = tightest([*estimates, *annealed])
+            common[name] = replace(row, gaps=replace(row.gaps, log_p=Bound(best.value, best.standard_error)))
     return {**rows, **common}
 
 

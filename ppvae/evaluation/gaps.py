@@ -6,7 +6,6 @@
 Source: Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders", equations 2 to 4.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ppvae.checks import beside, check_input, check_parameters, check_weights
-from ppvae.contract import AmortizedGuide, check_pair
+from ppvae.contract import AmortizedGuide, check_pair, is_amortized
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import LogMarginal, estimate
 from ppvae.evaluation.per_datum import PerDatum
@@ -45,8 +44,9 @@ class Gaps:
     """The gaps of one guide on B data; each a :class:`Bound`, in nats.
 
     Attributes:
-        log_p: log p(x) by importance sampling from all three, the estimates of p(x) averaged.
-        local: the bound at the best member of the guide's family.
+        log_p: log p(x) by importance sampling from the one of the three that gives most.
+        local: the bound at the best member of the guide's family, as far as its ``encoder(x)`` reaches: what a flow's
+            maps learned for all data stays as it is.
         local_gaussian: the bound at the best diagonal Gaussian.
         amortized: the guide's own bound.
         khat: Pareto k-hat of the weights at the best member of the guide's family, shape (B,).
@@ -101,11 +101,7 @@ def gaps(
         batch_size: data that are optimised at once.
         seed, progress: of the run.
     """
-    if not isinstance(guide, AmortizedGuide):
-        raise ContractError(
-            f"expected an AmortizedGuide, whose answer for a datum can be improved, got {type(guide).__name__}; derive "
-            "it from ppvae.AmortizedGuide"
-        )
+    require_amortized(guide)
     if min(num_particles, patience, max_windows, batch_size) < 1 or not learning_rate > 0:
         raise ValueError("expected num_particles, patience, max_windows, batch_size and learning_rate above 0")
     check_parameters(model, guide)
@@ -128,6 +124,15 @@ def gaps(
     return Gaps(*bounds, khat=torch.cat([part[4] for part in parts]))
 
 
+def require_amortized(guide) -> None:
+    """Raise ContractError unless what a guide answers for a datum can be improved."""
+    if not is_amortized(guide):
+        raise ContractError(
+            f"expected an AmortizedGuide, whose answer for a datum can be improved, got {type(guide).__name__}; derive "
+            "it from ppvae.AmortizedGuide, and define distribution() rather than forward()"
+        )
+
+
 def _of_block(model, guide, x: Tensor, first_row: int, num_particles: int, climb: dict) -> tuple:
     start = guide.encoder(x)
     with forked_randomness(x.device):
@@ -141,18 +146,18 @@ def _of_block(model, guide, x: Tensor, first_row: int, num_particles: int, climb
     ]
     estimates = [_estimate(model, family, features, x, num_particles) for family, features in answers]
     bounds = [elbo_of(e) for e in estimates]
-    return pooled(estimates), *bounds, estimates[0].khat
+    best = tightest(estimates)
+    return (best.value, best.standard_error), *bounds, estimates[0].khat
 
 
-def pooled(estimates: Sequence[PerDatum]) -> tuple[Tensor, Tensor]:
-    """log of the mean of unbiased estimates of p(x), which is one itself, and its standard error; each (B,).
+def tightest(estimates: Sequence[PerDatum]) -> PerDatum:
+    """Of several estimates of log p(x) on the same data, that of the highest mean.
 
-    To choose the best by its own weights would not be unbiased: a guide that misses a mode looks best.
+    Each is in expectation a lower bound, so the highest is the closest. One for all the data: the highest datum by
+    datum would pick up every lucky draw. (To average the estimates of p(x) is unbiased too, but its logarithm is too
+    low by log m/n where m of n samplers work.)
     """
-    values = torch.stack([e.value for e in estimates])
-    errors = torch.stack([e.standard_error for e in estimates])
-    share = values.softmax(0)
-    return values.logsumexp(0) - math.log(len(estimates)), (share * errors).square().sum(0).sqrt()
+    return max(estimates, key=lambda estimate: estimate.mean)
 
 
 def local_optimum(

@@ -56,12 +56,15 @@ class LatentStatistics:
 
     @property
     def active_units(self) -> int:
-        """Elements with Var_x E_q[z_d | x] > 0.01."""
+        """Elements with Var_x E_q[z_d | x] > 0.01. Raises ValueError where one draw could not tell."""
+        if self.variance_of_means.isnan().any():
+            raise ValueError("expected num_particles of at least 2 for a latent whose mean has no formula, got 1")
         return int((self.variance_of_means > ACTIVE).sum())
 
     def __repr__(self) -> str:
+        unknown = self.variance_of_means.isnan().any()
         return (
-            f"LatentStatistics({self.active_units} of {len(self.variance_of_means)} units active, "
+            f"LatentStatistics({'?' if unknown else self.active_units} of {len(self.variance_of_means)} units active, "
             f"rate {self.rate:.2f}, distortion {self.distortion:.2f}, "
             f"mutual information {self.mutual_information:.2f} (log N = {self.log_n:.2f}), "
             f"aggregate KL {self.aggregate_kl:.2f} nats)"
@@ -140,7 +143,7 @@ def _of_block(model, guide, x: Tensor, site: str, num_particles: int) -> _Block:
         means=means,
         noise=noise,
         kl_per_dimension=_kl_per_dimension(particles, site),
-        first_draw=particles.guide[site].value[0],
+        first_draw=particles.guide[site].value[0].clone(),  # lest it keep all the others
         first_of_guide=first_of_guide,
         first_of_model=site == next(name for name, s in particles.model.items() if not s.observed),
     )
@@ -155,9 +158,10 @@ def _means(q: Site, drawn_first: bool) -> tuple[Tensor, Tensor]:
     """E_q[z_d] of each datum, (B, D): by the mean's formula, else from the draws; and what the noise of K draws adds
     to its variance."""
     try:
-        means, exact = q.distribution.mean.flatten(2), drawn_first  # else a mean given other draws
+        means, exact = q.distribution.mean, drawn_first  # else a mean given other draws
     except NotImplementedError:
-        means, exact = q.value.flatten(2), False
+        means, exact = q.value, False
+    means = means.reshape(*means.shape[:2], -1)  # of a scalar latent too
     if exact:
         return means.mean(0), torch.zeros_like(means[0])
     if len(q.value) == 1:
@@ -179,11 +183,9 @@ def _mutual_information(posteriors: Iterable[Distribution], z: Tensor, chunk: in
 
 def _kl_per_dimension(particles: Particles, name: str) -> Tensor:
     """Shape (B, D)."""
-    q, p = particles.guide[name], particles.model[name]
-    products = all(
-        isinstance(s.distribution, Independent) and isinstance(s.distribution.base_dist, Normal) for s in (q, p)
-    )
-    if not products or not particles.prior_drawn_before(name):
-        return torch.full_like(q.value[0], torch.nan).flatten(1)
-    per_element = kl_divergence(q.distribution.base_dist, p.distribution.base_dist)
-    return per_element.expand(-1, particles.batch_size, *q.value.shape[2:]).flatten(2).mean(0)
+    q, p = (side[name].distribution for side in (particles.guide, particles.model))
+    q, p = (fn.base_dist if isinstance(fn, Independent) else fn for fn in (q, p))
+    shape = particles.guide[name].value.shape[1:]
+    if not isinstance(q, Normal) or not isinstance(p, Normal) or not particles.prior_drawn_before(name):
+        return particles.guide[name].value.new_full((shape[0], shape[1:].numel()), torch.nan)
+    return kl_divergence(q, p).expand(-1, *shape).mean(0).reshape(shape[0], -1)

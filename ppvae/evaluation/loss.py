@@ -3,6 +3,7 @@
 import pyro
 import torch
 
+from ppvae.checks import beside
 from ppvae.data import Dataset
 from ppvae.isolation import untouched
 from ppvae.tracing import mark_known
@@ -15,10 +16,11 @@ def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 5
         objective: an objective of ppvae or a ``pyro.infer.ELBO``.
         model: generative model.
         guide: its guide.
-        data: every row counts once; labels are used where they are known.
+        data: every row counts once, on any device; labels are used where they are known.
         batch_size: rows evaluated at once.
         seed: of binarization and draws; the caller's own random state is left alone.
     """
+    data = data.to(beside(model, data.x[:1]).device)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
     with untouched(model, guide, device=data.x.device, seed=seed), pyro.validation_enabled(False):
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):

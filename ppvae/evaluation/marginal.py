@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ppvae.checks import beside, check_input, check_label_range, check_parameters, check_support
-from ppvae.contract import AmortizedGuide, check_pair
+from ppvae.contract import check_pair, is_amortized
 from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
 from ppvae.evaluation.per_datum import PerDatum
@@ -125,7 +125,7 @@ def log_marginal(
 
 def _guide_of(guide, x: Tensor):
     """The guide of each slice of the data; what an amortized one makes of its x is worked out once."""
-    if not isinstance(guide, AmortizedGuide):
+    if not is_amortized(guide):
         return lambda rows: guide
     features = torch.cat([guide.encoder(part) for part in x.split(ENCODED_AT_ONCE)])
     return lambda rows: at_features(guide.distribution, features[rows])

@@ -48,6 +48,7 @@ def describe_run(run: Run, train_model: bool) -> dict:
         "batch_size": run.batches.batch_size,
         "labelled_per_step": run.batches.labelled_per_step,
         "train_model": train_model,
+        "frozen_model": None if train_model else _digest_of_module(run.model),
         "seed": run.batches.seed,
     }
 
@@ -68,6 +69,11 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict:
     settings = {n: list(v) if isinstance(v, tuple) else v for n, v in optimizer.defaults.items()}
     plain = {n: v for n, v in settings.items() if isinstance(v, (bool, int, float, str, list))}
     return {"class": type(optimizer).__name__, **plain}
+
+
+def _digest_of_module(module: torch.nn.Module) -> str:
+    digests = "".join(_digest(tensor) for tensor in module.state_dict().values())
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def _digest(tensor: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Tables made of many runs: what is finished is not run again, and runs of different settings are not mixed."""
 
 import json
+import os
 from pathlib import Path
 
 from ppvae.training.run_folder import RunFolderError
@@ -31,9 +32,12 @@ def started(folder: Path) -> bool:
 
 def write_report(folder: Path, report: dict) -> None:
     """The last thing that a run writes: with it, it is finished. Raises ValueError at a NaN, which JSON has not."""
-    (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    whole = folder / f".{REPORT}"
+    whole.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    os.replace(whole, folder / REPORT)  # a process that reads beside this one never finds half of it
 
 
-def reports(out: Path) -> list[dict]:
-    """Those of all finished runs in the folders of ``out``, by name."""
-    return [json.loads(path.read_text()) for path in sorted(out.glob(f"*/{REPORT}"))]
+def reports(out: Path, settings: dict) -> list[dict]:
+    """Those of all finished runs in the folders of ``out``, by name; refused like :func:`finished` if any differs."""
+    folders = [path.parent for path in sorted(out.glob(f"*/{REPORT}"))]
+    return [json.loads((folder / REPORT).read_text()) for folder in folders if finished(folder, settings)]

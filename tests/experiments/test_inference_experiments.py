@@ -52,7 +52,7 @@ def test_cells_of_iwaes_table(tmp_path):
     assert set(reports) == {"2-layer-vae-k1", "2-layer-vae-k5", "2-layer-iwae-k5"}
     assert all(-report["test_elbo"] > report["nll"] for report in reports.values())
     assert all(len(report["active_units"]) == 2 for report in reports.values())
-    assert "82.90" in done.stdout  # published
+    assert "82.90" not in done.stdout  # which is of MNIST
     assert (tmp_path / "nll.png").exists()
     before = {path: path.stat().st_mtime for path in tmp_path.glob("*/last.safetensors")}
     assert run("iwae_mnist.py", tmp_path, "--layers", "2", *options).returncode == 0
@@ -81,8 +81,9 @@ def test_gaps_of_two_trainings(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     for found in report.values():
-        (log_p, _), (amortized, _) = found["log p(x)"], found["amortized"]
-        parts = found["approximation gap"][0] + found["amortization gap"][0]
-        assert log_p - amortized == pytest.approx(parts)
-        assert parts > 0
-    assert "-113.54" in done.stdout  # published
+        mean = {name: value for name, (value, _) in found.items()}
+        assert mean["log p(x)"] > mean["best flow"] > mean["amortized"] - 0.5
+        assert mean["log p(x)"] > mean["best Gaussian"]
+        assert mean["amortization gap"] > 0
+    assert report["Gaussian"]["amortized"] != report["flow"]["amortized"]
+    assert "-113.54" not in done.stdout  # which is of MNIST

@@ -154,3 +154,20 @@ def test_discretized_logistic_over_images():
 def test_arguments_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("event_dim", [0, 1, 2])
+def test_bernoulli_of_every_event_dimension(event_dim):
+    torch.manual_seed(0)
+    logits, x = torch.randn(5, 4).double(), torch.rand(5, 4).round().double()
+    exact = torch.distributions.Bernoulli(logits=logits).log_prob(x)
+    found = Bernoulli()(logits, event_dim).log_prob(x)
+    torch.testing.assert_close(found, exact if event_dim == 0 else exact.flatten(-event_dim).sum(-1))
+
+
+def test_bernoulli_keeps_its_digits_where_it_is_sure():
+    logits = 15 * torch.randn(200, 784, generator=torch.Generator().manual_seed(0))
+    x = (logits > 0).float()
+    exact = Bernoulli()(logits.double(), 1).log_prob(x.double())
+    # Each of 784 terms is rounded at the size of its logit, up to 60: 2^-24 * 60 * sqrt(784).
+    assert (Bernoulli()(logits, 1).log_prob(x) - exact).abs().max() < 1e-4

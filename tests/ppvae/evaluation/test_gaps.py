@@ -1,13 +1,17 @@
 """The gaps against closed forms of the linear-Gaussian model."""
 
+import pyro
 import pytest
 import torch
 from ppvae.guides import FullRankGaussian, MeanFieldGaussian, Refined
 from ppvae.models import LinearGaussian
+from pyro import distributions as dist
 
 import ppvae
+from ppvae.data import Dataset
 from ppvae.local import ascent, improved
 from ppvae.nn import MLP
+from ppvae.replay import simulate
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian, nearly_exact
 
@@ -51,6 +55,44 @@ def test_a_full_rank_family_has_no_approximation_gap():
     assert (result.approximation.value.abs() < 4 * result.approximation.standard_error + 0.01).all()
     assert (result.local_gaussian.value < result.local.value).all()
     assert (result.khat < 0.7).all()
+
+
+def test_a_family_that_fails_does_not_lower_log_p():
+    """Twenty latents, strongly correlated: no weight of the best diagonal Gaussian is of any use."""
+    torch.manual_seed(0)
+    model = LinearGaussian(torch.randn(30, 20), torch.zeros(30), 0.1).double()
+    x = simulate(model, torch.zeros(4, 30).double())[0]
+    guide = FullRankGaussian(MLP(30, [], FullRankGaussian.num_features(20)), 20).double()
+    posterior = model.posterior(x)
+    (layer,) = guide.encoder.layers
+    basis = model.posterior(torch.cat([torch.zeros(1, 30), torch.eye(30)]).double()).mean
+    below = posterior.scale_tril[0][tuple(torch.tril_indices(20, 20, -1))]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:20] = (basis[1:] - basis[0]).T
+        layer.bias.copy_(torch.cat([basis[0], posterior.scale_tril[0].diagonal().log(), below]))
+    found = ppvae.gaps(model, guide, x, num_particles=2000, learning_rate=1e-4, max_windows=1)
+    off = found.log_p.value - model.log_evidence(x)
+    assert (off.abs() < 4 * found.log_p.standard_error).all()
+    assert found.log_p.standard_error.max() < 0.03
+    assert (found.approximation.value > -4 * found.approximation.standard_error - 1e-9).all()
+    assert (found.local_gaussian.value < found.log_p.value - 5).all()
+
+
+class Wider(MeanFieldGaussian):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.distribution(self.encoder(x)).mean, 3.0).to_event(1))
+
+
+def test_a_guide_with_a_forward_of_its_own_is_run_as_it_stands():
+    model, x = linear_gaussian()
+    guide = Wider(MLP(5, [], 4)).double()
+    found = ppvae.log_marginal(model, guide, x, num_particles=4000)
+    expected = -ppvae.evaluate_loss(ppvae.ELBO(4000, analytic_kl=False), model, guide, Dataset(x), seed=1)
+    assert found.bound(1).mean().item() == pytest.approx(expected, rel=0.05)
+    with pytest.raises(ppvae.ContractError, match="define distribution"):
+        ppvae.gaps(model, guide, x)
 
 
 def test_only_amortized_guides_have_gaps():

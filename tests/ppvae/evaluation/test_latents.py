@@ -131,6 +131,30 @@ def test_one_draw_cannot_tell_a_mean_from_its_noise():
     model, guide, x = two_layers()
     found = ppvae.latent_statistics(model, guide, x, site="z2", num_particles=1)
     assert found.variance_of_means.isnan().all()
+    assert "? of 1 units active" in repr(found)
+    with pytest.raises(ValueError, match="num_particles of at least 2"):
+        _ = found.active_units
+
+
+class ScalarModel(ppvae.Model):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+
+class ScalarGuide(ppvae.Guide):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 0] / 2, 0.5**0.5))
+
+
+def test_a_scalar_latent_is_one_unit():
+    x = 2**0.5 * torch.randn(3000, 1, generator=torch.Generator().manual_seed(0)).double()
+    found = ppvae.latent_statistics(ScalarModel(), ScalarGuide(), x)
+    assert found.active_units == 1
+    assert found.kl_per_dimension.item() == pytest.approx(found.rate)
+    assert found.mutual_information == pytest.approx(0.5 * math.log(2), abs=0.05)  # the exact posterior's
 
 
 def test_ranks_are_uniform_at_the_exact_posterior_and_not_for_a_guide_too_narrow():

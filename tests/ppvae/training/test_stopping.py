@@ -118,6 +118,13 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path):
         run(run_dir=tmp_path, epochs=2, batch_size=3, resume=True)
 
 
+def test_a_run_on_another_frozen_model_is_not_resumed(tmp_path):
+    run("gaussian_vae", seed=0, run_dir=tmp_path, epochs=1, train_model=False)
+    run("gaussian_vae", seed=0, run_dir=tmp_path, epochs=2, train_model=False, resume=True)
+    with pytest.raises(ppvae.CheckpointError, match="run with frozen_model="):
+        run("gaussian_vae", seed=1, run_dir=tmp_path, epochs=3, train_model=False, resume=True)
+
+
 def test_a_run_with_another_objective_or_other_labels_is_not_resumed(tmp_path):
     run(run_dir=tmp_path, epochs=1)
     with pytest.raises(ppvae.CheckpointError, match=r"run with objective=.*'alpha': 1.0.*got objective=.*'alpha': 2.0"):

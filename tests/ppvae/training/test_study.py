@@ -28,7 +28,9 @@ def test_reports_of_the_finished_runs_by_name(tmp_path):
         (tmp_path / name).mkdir()
     for name in ("b", "a"):
         write_report(tmp_path / name, {"name": name})
-    assert [report["name"] for report in reports(tmp_path)] == ["a", "b"]
+    assert [report["name"] for report in reports(tmp_path, {})] == ["a", "b"]
+    with pytest.raises(RunFolderError, match="name='b', not 'a'"):
+        reports(tmp_path, {"name": "a"})  # one table, one kind of run
 
 
 def test_a_report_has_no_nan(tmp_path):
