@@ -94,6 +94,9 @@ def householder(latent_dim: int, context_dim: int, steps: int = 4, hidden: int =
 def neural_spline(latent_dim: int, context_dim: int, steps: int = 2, hidden: int = 64) -> list[nn.Module]:
     """Autoregressive rational splines on [-5, 5], the identity outside; the order of z turns round at each step.
 
+    Scores its own draws exactly. Another value is inverted in latent_dim passes, each of which feeds its rounding to
+    the next: with weights far above those that one begins with float32 loses digits there, then float64.
+
     Source: Durkan et al. 2019, "Neural Spline Flows"; Dolatabadi et al. 2020 (linear rational splines).
     """
     maps: list[nn.Module] = []

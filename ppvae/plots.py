@@ -85,7 +85,7 @@ def latent_space(codes: Tensor, labels: Tensor) -> Figure:
 
 def dots_with_errors(names: list[str], series: dict[str, tuple[list[float], list[float]]], label: str) -> Figure:
     """One row a name, one dot a series with a bar of one standard error each way."""
-    figure = Figure(figsize=(6, 1.2 + 0.4 * len(names)), layout="constrained")
+    figure = Figure(figsize=(6, 1.5 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
     for offset, (name, (values, errors)) in enumerate(series.items()):
         rows = [row + 0.15 * offset for row in range(len(names))]
@@ -93,5 +93,5 @@ def dots_with_errors(names: list[str], series: dict[str, tuple[list[float], list
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel=label)
     axes.invert_yaxis()
     axes.axvline(0, color="0.8", zorder=0)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(series))
     return figure

@@ -67,7 +67,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_signal_and_resume(tmp_path):
     out = tmp_path / "run"
     options = ["--data", "digits", "--epochs", "6", "--nll-images", "5", "--nll-particles", "20", "--out", out]
-    process = subprocess.Popen([sys.executable, SCRIPT, *map(str, options)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
