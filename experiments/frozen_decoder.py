@@ -37,7 +37,7 @@ from rich.console import Console
 from torch import nn
 
 import ppvae
-from ppvae import command_line
+from ppvae import command_line, plots
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP
 from ppvae.training import environment, resolve_device
@@ -166,20 +166,13 @@ def save(config: Config, comparison: ppvae.Comparison, name: str, figure: Figure
 
 def gap_figure(comparison: ppvae.Comparison) -> Figure:
     """Each guide's loss against log p(x), split into what its family and what amortization costs."""
-    figure = Figure(figsize=(6, 1.5 + 0.4 * len(comparison.rows)), layout="constrained")
-    axes = figure.subplots()
-    names = list(comparison.rows)
-    lefts = [0.0] * len(names)
-    for part in ("approximation", "amortization"):
-        found = [getattr(row.gaps, part) for row in comparison.rows.values()]
-        means, errors = [gap.mean for gap in found], [gap.mean_standard_error for gap in found]
-        axes.barh(names, means, left=lefts, xerr=errors, capsize=3, label=f"{part} gap")
-        lefts = [left + mean for left, mean in zip(lefts, means, strict=True)]
-    axes.axvline(0, color="0.8", zorder=0)
-    axes.set_xlabel("nats below log p(x)")
-    axes.invert_yaxis()
-    figure.legend(loc="outside upper center", ncols=2)
-    return figure
+    found = {
+        f"{part} gap": [getattr(row.gaps, part) for row in comparison.rows.values()]
+        for part in ("approximation", "amortization")
+    }
+    means = {part: [gap.mean for gap in gaps] for part, gaps in found.items()}
+    errors = {part: [gap.mean_standard_error for gap in gaps] for part, gaps in found.items()}
+    return plots.stacked_bars(list(comparison.rows), means, "nats below log p(x)", errors)
 
 
 if __name__ == "__main__":

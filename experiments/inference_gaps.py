@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 import ppvae
-from ppvae import command_line
+from ppvae import command_line, plots
 from ppvae.data import load
+from ppvae.evaluation.per_datum import sampling_error
 from ppvae.training import environment, resolve_device
 
 PUBLISHED = {  # nats on MNIST, the pair with a Gaussian and the pair with a flow guide; as noted from the paper
@@ -115,9 +116,7 @@ def summary(result: ppvae.Comparison, own: str) -> dict[str, tuple[float, float]
         "approximation gap": mine.approximation,
         "amortization gap": mine.amortization,
     }
-    return {
-        name: (bound.mean, (bound.value.std() / len(bound.value) ** 0.5).item()) for name, bound in quantities.items()
-    }
+    return {name: (bound.mean, sampling_error(bound.value)) for name, bound in quantities.items()}
 
 
 def print_table(config: Config, report: dict) -> None:
@@ -135,20 +134,12 @@ def print_table(config: Config, report: dict) -> None:
 
 def picture(config: Config, report: dict) -> Figure:
     """The two gaps of each pair, beside the published."""
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
     rows = {f"{name} guide": [found[f"{part} gap"][0] for part in PARTS] for name, found in report.items()}
     if config.data == "mnist":
         for column, name in enumerate(report):
             rows[f"{name} guide, published"] = [PUBLISHED[f"{part} gap"][column] for part in PARTS]
-    for part, colour in enumerate(("C0", "C1")):
-        left = [0.0 if part == 0 else gaps[0] for gaps in rows.values()]
-        width = [gaps[part] for gaps in rows.values()]
-        axes.barh(list(rows), width, left=left, color=colour, label=f"{PARTS[part]} gap")
-    axes.set_xlabel("nats below log p(x)")
-    axes.invert_yaxis()
-    figure.legend(loc="outside upper center", ncols=2)
-    return figure
+    parts = {f"{part} gap": [gaps[i] for gaps in rows.values()] for i, part in enumerate(PARTS)}
+    return plots.stacked_bars(list(rows), parts, "nats below log p(x)")
 
 
 PARTS = ("approximation", "amortization")

@@ -95,3 +95,20 @@ def dots_with_errors(names: list[str], series: dict[str, tuple[list[float], list
     axes.axvline(0, color="0.8", zorder=0)
     figure.legend(loc="outside upper center", ncols=len(series))
     return figure
+
+
+def stacked_bars(
+    names: list[str], parts: dict[str, list[float]], label: str, errors: dict[str, list[float]] | None = None
+) -> Figure:
+    """One row a name, its parts end to end from 0; a bar of one standard error at each end, where there are any."""
+    figure = Figure(figsize=(6, 1.5 + 0.4 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    ends = np.zeros(len(names))
+    for part, values in parts.items():
+        axes.barh(names, values, left=ends, xerr=None if errors is None else errors[part], capsize=3, label=part)
+        ends = ends + values
+    axes.axvline(0, color="0.8", zorder=0)
+    axes.set_xlabel(label)
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(parts))
+    return figure

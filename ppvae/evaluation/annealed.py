@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ppvae.evaluation.per_datum import PerDatum
+from ppvae.evaluation.per_datum import PerDatum, sampling_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,7 @@ class BidirectionalEstimate:
     @property
     def gap_standard_error(self) -> float:
         """Of :attr:`gap`, over the data."""
-        difference = self.upper.value - self.lower.value
-        return (difference.std() / len(difference) ** 0.5).item()
+        return sampling_error(self.upper.value - self.lower.value)
 
     def __repr__(self) -> str:
         return (

@@ -23,6 +23,7 @@ from ppvae.evaluation.annealing import ais
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.gaps import Bound, Gaps, gaps, require_amortized, tightest
 from ppvae.evaluation.marginal import KHAT_LIMIT, LogMarginal, log_marginal
+from ppvae.evaluation.per_datum import sampling_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Comparison:
     def difference(self, a: str, b: str, k: int | None = None) -> tuple[float, float]:
         """Mean of a's less b's k-particle bound (by default of all particles), and its paired standard error; nats."""
         delta = self._bound(a, k) - self._bound(b, k)
-        return delta.mean().item(), (delta.std() / len(delta) ** 0.5).item()
+        return delta.mean().item(), sampling_error(delta)
 
     def best(self, k: int | None = None) -> str:
         """The name with the highest mean k-particle bound."""

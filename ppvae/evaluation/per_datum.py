@@ -21,3 +21,8 @@ class PerDatum:
     def mean_standard_error(self) -> float:
         """Monte Carlo standard error of :attr:`mean` for these data (not their sampling error)."""
         return (self.standard_error.square().sum().sqrt() / len(self.value)).item()
+
+
+def sampling_error(value: Tensor) -> float:
+    """Standard error of the mean of values (B,) as a draw of B data: sd / sqrt(B)."""
+    return (value.std() / len(value) ** 0.5).item()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppvae.checks import beside, check_parameters, check_weights
 from ppvae.errors import ContractError
 from ppvae.evaluation.marginal import log_marginal
+from ppvae.evaluation.per_datum import sampling_error
 from ppvae.isolation import untouched
 from ppvae.replay import at_values, draw, require_can_score, simulate
 
@@ -42,8 +43,7 @@ class UpperBound:
     @property
     def gap_standard_error(self) -> float:
         """Of :attr:`gap`, over the data."""
-        difference = self.value - self.lower
-        return (difference.std() / len(difference) ** 0.5).item()
+        return sampling_error(self.value - self.lower)
 
 
 def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: int = 0) -> UpperBound:
