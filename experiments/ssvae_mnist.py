@@ -158,9 +158,9 @@ def train_pair(config: Config, model, guide, train: Dataset, validation: Dataset
     steps = config.epochs * ((len(train) - config.labels) // batch_size)
     bound = ppvae.ELBO() if config.objective == "elbo" else ppvae.IWAE(num_particles=5)
     # alpha and consistency weight means over the labelled and unlabelled images; an objective weights each image.
-    objective = ppvae.SemiSupervised(bound, config.alpha * (batch_size + labelled) / labelled)
+    objective = bound + ppvae.ClassifierLoss(config.alpha * (batch_size + labelled) / labelled)
     if config.consistency:
-        objective = ppvae.Consistency(objective, config.consistency * (batch_size + labelled) / batch_size)
+        objective += ppvae.Consistency(config.consistency * (batch_size + labelled) / batch_size)
     validation = validation.to(next(model.parameters()).device)
     return ppvae.fit(
         model,

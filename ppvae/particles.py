@@ -50,6 +50,7 @@ class Particles:
         labels: labels of shape (B,), -1 where unknown; None if none were given.
         gates: the draws as the model sees them: the same numbers, by name.
         weighed: not empty once :meth:`weigh_path` was called.
+        step: of the training that they are for, if any.
         source: the pair and the data that they came from, for what needs a further run of the guide.
     """
 
@@ -61,6 +62,7 @@ class Particles:
     gates: dict[str, Tensor] = field(default_factory=dict, repr=False)
     source: "Source | None" = field(default=None, repr=False)
     weighed: list[bool] = field(default_factory=list, repr=False)
+    step: int | None = None
 
     @cached_property
     def log_weight(self) -> Tensor:
@@ -129,7 +131,7 @@ class Particles:
 
     def kl_integrand(self, name: str, analytic: bool = True) -> Tensor:
         """What :meth:`kl` averages over particles and enumeration: shape (enumeration..., K, B)."""
-        q, p = self._latent(name), self.model[name]
+        q, p = self.latent(name), self.model[name]
         if analytic and not q.enumerated and not q.masked and not p.masked and self.prior_drawn_before(name):
             try:
                 return kl_divergence(q.distribution, p.distribution)
@@ -197,7 +199,8 @@ class Particles:
             return None
         return self.guide[LABEL].value == self.labels
 
-    def _latent(self, name: str) -> Site:
+    def latent(self, name: str) -> Site:
+        """The guide's site. Raises ContractError, with the names that there are, for another name."""
         if name not in self.guide:
             raise ContractError(f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.guide)}")
         return self.guide[name]

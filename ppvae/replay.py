@@ -42,7 +42,9 @@ def draw(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 
     return replace(particles, source=replace(particles.source, apart=True))
 
 
-def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1) -> Particles:
+def replay(
+    model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1, step: int | None = None
+) -> Particles:
     """:func:`draw` in the caller's parameter store, as a stock ``pyro.infer.SVI`` loop needs it."""
     if num_particles < 1:
         raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
@@ -55,7 +57,7 @@ def replay(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int 
     model_trace = trace(poutine.replay(model, trace=guide_trace), x, source.given, num_particles)
     model_sites = sites_of(model_trace)
     require_same_latents({name for name, site in model_sites.items() if not site.observed}, set(guide_sites))
-    return Particles(guide_sites, model_sites, num_particles, len(x), y, gates, source)
+    return Particles(guide_sites, model_sites, num_particles, len(x), y, gates, source, step=step)
 
 
 def require_same_latents(model: set[str], guide: set[str]) -> None:
@@ -125,6 +127,12 @@ class Source:
             except (NotImplementedError, KeyError) as error:  # a transform without an inverse
                 raise ContractError(cannot_score(self.guide)) from error
         return self.label_known(sites)
+
+    def draws_for(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """One draw of each of the guide's latents for other data, (enumeration..., 1, B, *event), without gradient."""
+        with torch.no_grad(), self._store():
+            nodes = trace_enumerated(self.guide, x, y, 1).nodes
+        return {name: nodes[name]["value"] for name in nodes if nodes[name]["type"] == "sample"}
 
     def sleep(self) -> Tensor:
         """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats."""

@@ -229,9 +229,9 @@ OBJECTIVES: dict[str, Estimator] = {
     "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), label=False, discrete_only=False),
     "reweighted_wake_sleep": Estimator(lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5), scores=True),
     "forward_kl": Estimator(ppvae.ForwardKL, model=False, scores=True),
-    "semi_supervised": Estimator(lambda: ppvae.SemiSupervised(ppvae.ELBO(), alpha=2.0)),
+    "semi_supervised": Estimator(lambda: ppvae.ELBO() + ppvae.ClassifierLoss(alpha=2.0)),
     "semi_supervised_iwae": Estimator(
-        lambda: ppvae.SemiSupervised(ppvae.IWAE(num_particles=3), alpha=2.0), discrete_only=False
+        lambda: ppvae.IWAE(num_particles=3) + ppvae.ClassifierLoss(alpha=2.0), discrete_only=False
     ),
 }
 

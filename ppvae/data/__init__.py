@@ -1,7 +1,11 @@
-"""Data sets as tensors: loading, splits, the choice of labelled rows, binarization."""
+"""Data sets as tensors: loading, splits, the choice of labelled rows, binarization, rendering."""
 
 from ppvae.data.dataset import Dataset, Splits
+from ppvae.data.factors import Factors
+from ppvae.data.images import image_folder
 from ppvae.data.labels import hide_labels
+from ppvae.data.lazy import LazyImages
 from ppvae.data.loading import NAMES, load
+from ppvae.data.sprites import Sprites
 
-__all__ = ["NAMES", "Dataset", "Splits", "hide_labels", "load"]
+__all__ = ["NAMES", "Dataset", "Factors", "LazyImages", "Splits", "Sprites", "hide_labels", "image_folder", "load"]

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppvae.data.factors import Factors
+from ppvae.data.lazy import LazyImages
 from ppvae.errors import DataError
 
 Binarization = Literal["dynamic", "fixed", "none"]
@@ -18,19 +20,21 @@ class Dataset:
 
     Args:
         x: shape (N, *event_shape). uint8 is read as grey values 0..255 and given out as floats in [0, 1]; a
-            floating tensor is given out as it is.
+            floating tensor is given out as it is. :class:`~ppvae.data.lazy.LazyImages` may stand in for uint8.
         y: labels, long, shape (N,), -1 where unknown; None where there are none.
         num_classes: number of classes of y.
         binarization: "dynamic" draws each pixel anew, with probability its grey value, whenever a row is
             read; "fixed" did so once (:meth:`binarized`); "none" gives grey values.
         name: what tables and reports call the data.
+        factors: of data that holds one row for each combination, in their order; None where it does not.
     """
 
-    x: Tensor
+    x: Tensor | LazyImages
     y: Tensor | None = None
     num_classes: int | None = None
     binarization: Binarization = "none"
     name: str = "data"
+    factors: Factors | None = None
 
     def __post_init__(self) -> None:
         if self.x.dim() < 2 or len(self.x) == 0:
@@ -46,6 +50,11 @@ class Dataset:
             )
         if self.y is not None:
             _check_labels(self.y, len(self.x), self.num_classes)
+        if self.factors is not None and len(self.factors) != len(self.x):
+            raise DataError(
+                f"expected a row for each of the {len(self.factors)} combinations of factors, got {len(self.x)} rows; "
+                "give a part of a grid no factors"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -78,8 +87,8 @@ class Dataset:
         return known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
 
     def take(self, index) -> "Dataset":
-        """The rows at ``index``, as a data set."""
-        return replace(self, x=self.x[index], y=self.labels(index))
+        """The rows at ``index``, as a data set in memory; without factors, whose grid they no longer are."""
+        return replace(self, x=self.x[index], y=self.labels(index), factors=None)
 
     def to(self, device) -> "Dataset":
         """The same data on another device."""
@@ -93,6 +102,11 @@ class Dataset:
         """Each pixel drawn once, by ``seed``, with probability its grey value: fixed binary data."""
         if self.x.dtype != torch.uint8:
             raise DataError(f"expected uint8 grey values to binarize, got {self.x.dtype}")
+        if isinstance(self.x, LazyImages):
+            raise DataError(
+                f"expected data in memory to binarize once and for all, got {type(self.x).__name__}, made when it is "
+                'read; use binarization "dynamic" or "none", or take rows of it first'
+            )
         generator = torch.Generator().manual_seed(seed)
         draws = torch.stack([torch.bernoulli(x / 255, generator=generator).byte() for x in self.x.cpu().split(1)])
         return replace(self, x=draws.reshape(self.x.shape).mul(255).to(self.x.device), binarization="fixed")

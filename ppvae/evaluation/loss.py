@@ -9,7 +9,9 @@ from ppvae.isolation import untouched
 from ppvae.tracing import mark_known
 
 
-def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0) -> float:
+def evaluate_loss(
+    objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0, step: int | None = None
+) -> float:
     """Mean loss per datum, in nats, in evaluation mode; minus the bound, for a bound.
 
     Args:
@@ -19,6 +21,7 @@ def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 5
         data: every row counts once, on any device; labels are used where they are known.
         batch_size: rows evaluated at once.
         seed: of binarization and draws; the caller's own random state is left alone.
+        step: of the training, for an objective of ppvae with schedules.
     """
     data = data.to(beside(model, data.x[:1]).device)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
@@ -26,5 +29,5 @@ def evaluate_loss(objective, model, guide, data: Dataset, *, batch_size: int = 5
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
             for index in rows.split(batch_size) if len(rows) else ():
                 part = (data.rows(index), mark_known(data.y[index])) if labelled else (data.rows(index),)
-                total += objective.loss(model, guide, *part)
+                total += objective.loss(model, guide, *part, **({} if step is None else {"step": step}))
     return total.item() / len(data)

@@ -3,24 +3,20 @@
 import torch
 from torch import Tensor
 
-from ppvae.objectives.base import Objective, require_objective
+from ppvae.objectives.base import Regulariser
 from ppvae.particles import Particles
 from ppvae.tracing import LABEL
 
 
-class Consistency(Objective):
-    """An objective, plus the disagreement of q(y | x) with itself on unlabelled data.
-
-    Added to the loss of each unlabelled datum, in nats:
+class Consistency(Regulariser):
+    """The disagreement of q(y | x) with itself on unlabelled data, in nats:
 
         - weight * 1[max_y t(y) > threshold] * sum_y t(y) log q(y | x)
 
     Here q(y | x) is the guide's as it is trained, with its noise (random views of x, dropout), and t(y) the same
-    guide's in evaluation mode, without noise and without gradient. The sum is a regulariser of the guide: with it
-    the loss is no bound.
+    guide's in evaluation mode, without noise and without gradient. With it a loss is no bound.
 
     Args:
-        objective: what it is added to, such as ``SemiSupervised(ELBO(), alpha)``.
         weight: at least 0.
         threshold: how sure t must be of its class, from 0 to below 1.
 
@@ -28,24 +24,18 @@ class Consistency(Objective):
     2020, "FixMatch".
     """
 
-    def __init__(self, objective: Objective, weight: float, threshold: float = 0.95):
+    def __init__(self, weight: float, threshold: float = 0.95):
         if not weight >= 0 or not 0 <= threshold < 1:
             raise ValueError(f"expected weight of at least 0 and threshold in [0, 1), got {weight} and {threshold}")
-        super().__init__(require_objective(objective).num_particles)
-        self.objective, self.weight, self.threshold = objective, weight, threshold
+        self.weight, self.threshold = weight, threshold
 
-    @property
-    def reparameterised(self) -> bool:
-        return self.objective.reparameterised
-
-    def per_datum(self, particles: Particles) -> Tensor:
-        loss = self.objective.per_datum(particles)
+    def penalty(self, particles: Particles) -> Tensor | float:
         if LABEL not in particles.guide:  # every label is known
-            return loss
+            return 0.0
         label = particles.label_site
         with torch.no_grad():
             target = particles.source.classify(noise=False).log_prob(label.value).exp()
             sure = target.amax(0) > self.threshold
         log_q = label.log_prob.masked_fill(target == 0, 0.0)  # and 0 where the label is known
         disagreement = -(target * log_q).sum(0) * sure
-        return loss + self.weight * disagreement.mean(0)
+        return self.weight * disagreement.mean(0)

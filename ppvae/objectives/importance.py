@@ -46,6 +46,8 @@ class DReG(Objective):
     Source: Tucker et al. 2019, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives", equation 8.
     """
 
+    weighs_path = True
+
     def per_datum(self, particles: Particles) -> Tensor:
         _require_alike(particles)
         log_weight = particles.joint_log_weight(particles.frozen_guide())
@@ -107,6 +109,7 @@ class ReweightedWakeSleep(Objective):
     """
 
     reparameterised = False
+    weighs_path = True
 
     def __init__(self, num_particles: int = 5, insomnia: float = 1.0):
         super().__init__(num_particles)

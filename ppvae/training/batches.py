@@ -12,6 +12,7 @@ from torch import Tensor
 from ppvae.data import Dataset
 from ppvae.tracing import mark_known
 
+OTHER = 1 << 32  # apart from the seed of any other run
 Part = tuple[Tensor] | tuple[Tensor, Tensor]
 
 
@@ -41,7 +42,7 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Part]]:
         """The steps of one epoch from step ``start`` on, each a list of parts (x,) or (x, y)."""
-        generator = torch.Generator().manual_seed(((self.seed << 20) + epoch) % 2**63)
+        generator = torch.Generator().manual_seed(_folded((self.seed << 20) + epoch))
         device = self.data.x.device
         main = _order(self._main, len(self) * self.batch_size, generator).to(device)
         labelled = _order(self._labelled, len(self) * self.labelled_per_step, generator).to(device)
@@ -51,9 +52,18 @@ class Batches:
                 parts.append(self._part(_slice(labelled, step, self.labelled_per_step), False))
             yield parts
 
+    def other_order(self) -> "Batches":
+        """Batches of the same data in an order independent of this one's."""
+        return Batches(self.data, self.batch_size, max(self.labelled_per_step, 1), self.seed + OTHER)
+
     def _part(self, index: Tensor, unlabelled: bool) -> Part:
         x = self.data.rows(index)
         return (x,) if unlabelled else (x, mark_known(self.data.y[index]))
+
+
+def _folded(seed: int) -> int:
+    """32 bits of a seed, all that torch's generator on a CPU heeds, with the higher ones mixed in."""
+    return (seed ^ (seed >> 32) * 0x9E3779B1) % 2**32
 
 
 def _slice(order: Tensor, step: int, size: int) -> Tensor:

@@ -81,25 +81,31 @@ def load_modules(tensors: dict[str, Tensor], modules: dict[str, nn.Module], path
         module.load_state_dict({n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)})
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state (moments, step counts), by ``optimizer/parameter index/name``."""
+def optimizer_tensors(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The state of several optimizers (moments, step counts), by ``role/parameter index/name``."""
     return {
-        f"optimizer/{index}/{name}": torch.as_tensor(value)
+        f"{role}/{index}/{name}": torch.as_tensor(value)
+        for role, optimizer in optimizers.items()
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
+        if value is not None
     }
 
 
-def load_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def load_optimizers(tensors: dict[str, Tensor], optimizers: dict[str, torch.optim.Optimizer]) -> None:
     """The inverse of :func:`optimizer_tensors`."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    parameters = {
+        role: [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for role, optimizer in optimizers.items()
+    }
+    states: dict[str, dict[int, dict[str, Tensor]]] = {role: {} for role in optimizers}
     for name, tensor in tensors.items():
-        kind, *rest = name.split("/")
-        if kind == "optimizer":
+        role, *rest = name.split("/")
+        if role in optimizers:
             index = int(rest[0])
-            state.setdefault(index, {})[rest[1]] = _laid_out_as(parameters[index], tensor)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            states[role].setdefault(index, {})[rest[1]] = _laid_out_as(parameters[role][index], tensor)
+    for role, optimizer in optimizers.items():
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states[role]})
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from ppvae.checks import check_modules
 from ppvae.data import Dataset
 from ppvae.evaluation.loss import evaluate_loss
 from ppvae.isolation import denormals_flushed, evaluating, forked_randomness, frozen, isolated, modes_restored
+from ppvae.objectives import Objective
 from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
@@ -20,6 +21,7 @@ from ppvae.training.run import Run
 from ppvae.training.run_folder import RunFolder
 from ppvae.training.setup import check_data, describe_run
 from ppvae.training.signals import stop_on_signals
+from ppvae.training.step import adversaries
 
 
 def adam(lr: float = 1e-3, **options) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
@@ -66,7 +68,8 @@ def fit(
     Args:
         model: generative model, called ``model(x, y)``.
         guide: guide, called ``guide(x, y)``.
-        objective: an objective of ppvae, or any ``pyro.infer.ELBO`` such as ``Trace_ELBO()``.
+        objective: an objective of ppvae, or any ``pyro.infer.ELBO`` such as ``Trace_ELBO()``. What it trains against
+            the pair (a critic, a multiplier) is trained with it, in place too, and kept in the checkpoints.
         data: a :class:`~ppvae.data.Dataset`, or a floating tensor of shape (N, *event_shape).
         epochs: passes over the data (over its unlabelled rows, where it is partially labelled).
         batch_size: rows a step (unlabelled rows, where the data is partially labelled).
@@ -93,8 +96,8 @@ def fit(
     check_modules(model, guide)
     device = resolve_device(device)
     data, validation = _prepared(data, device), None if validation is None else _prepared(validation, device)
-    model.to(device)
-    guide.to(device)
+    for module in (model, guide, *adversaries(objective)):
+        module.to(device)
     check_data(model, guide, data)
     if validation is not None:
         check_data(model, guide, validation)
@@ -136,7 +139,9 @@ def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict
     numbers: dict[str, float] = {}
     with torch.no_grad(), evaluating(run.model, run.guide), forked_randomness(run.device, seed):
         if validation is not None:
-            numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, seed=seed)
+            step = run.step if isinstance(run.objective, Objective) else None
+            pair = run.model, run.guide
+            numbers["validation_loss"] = evaluate_loss(run.objective, *pair, validation, seed=seed, step=step)
         if evaluate is not None:
             numbers.update({name: float(value) for name, value in evaluate().items()})
     return numbers

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ppvae.training.batches import Batches, Part
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run_folder import RunFolder
 from ppvae.training.signals import StopRequest
+from ppvae.training.step import Trainer
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
 
@@ -23,13 +25,15 @@ class Run:
     def __init__(self, model, guide, objective, batches: Batches, optimizer, schedule):
         self.model, self.guide, self.objective = model, guide, objective
         self.batches, self.schedule = batches, schedule
-        self.modules = {"model": model, "guide": guide}
-        trainable = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        trainable = [p for module in (model, guide) for p in module.parameters() if p.requires_grad]
         if not trainable:
             raise ContractError(
                 "expected a parameter to train, got none; with train_model=False the guide must have some"
             )
         self.optimizer = optimizer(trainable)
+        self.trainer = Trainer(model, guide, objective, self.optimizer)
+        self.modules = {"model": model, "guide": guide, **self.trainer.named_adversaries()}
+        self.optimizers = {"optimizer": self.optimizer, **self.trainer.named_optimizers()}
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.device = batches.data.x.device
         self.epoch, self.step_in_epoch, self.best = 0, 0, float("inf")
@@ -51,9 +55,9 @@ class Run:
 
     def train_epoch(self, request: StopRequest, report: ProgressReport) -> None:
         started = time.perf_counter()
-        for parts in self.batches.epoch(self.epoch, start=self.step_in_epoch):
+        for parts, other in zip(*self._streams(), strict=True):
             self._set_rates()
-            self.loss_sum += train_step(self.objective, self.model, self.guide, parts, self.optimizer)
+            self.loss_sum += self.trainer.step(parts, other, self.step)
             self.step_in_epoch += 1
             report.advance()
             if self.step_in_epoch % CHECK_EVERY == 0:
@@ -62,6 +66,13 @@ class Run:
                 self.seconds += time.perf_counter() - started
                 self._stop(request)
         self.seconds += time.perf_counter() - started
+
+    def _streams(self) -> tuple[Iterable[list[Part]], Iterable[list[Part]]]:
+        """What is left of the epoch's batches, and as many independent ones where an adversary reads them."""
+        batches = self.batches.epoch(self.epoch, self.step_in_epoch)
+        if not self.trainer.needs_other:
+            return batches, repeat([], len(self.batches) - self.step_in_epoch)
+        return batches, self.batches.other_order().epoch(self.epoch, self.step_in_epoch)
 
     def finish_epoch(self, evaluate: Callable[[], dict], request: StopRequest, report: ProgressReport) -> None:
         loss = self.mean_loss()
@@ -97,7 +108,7 @@ class Run:
         return loss
 
     def save(self, best: bool = False) -> None:
-        parts = checkpoint.module_tensors(self.modules), checkpoint.optimizer_tensors(self.optimizer)
+        parts = checkpoint.module_tensors(self.modules), checkpoint.optimizer_tensors(self.optimizers)
         self.folder.save({**parts[0], **parts[1], **self._own_tensors()}, self._values(), best)
 
     def _values(self) -> dict:
@@ -114,7 +125,7 @@ class Run:
         tensors, values = checkpoint.read(self.folder.last)
         checkpoint.require(tensors, values, {"run/loss_sum", "run/rng_cpu"}, {*self._values()}, self.folder.last)
         checkpoint.load_modules(tensors, self.modules, self.folder.last)
-        checkpoint.load_optimizer(tensors, self.optimizer)
+        checkpoint.load_optimizers(tensors, self.optimizers)
         self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
         self.best = float("inf") if values["best"] is None else values["best"]
         self.seconds = values["seconds"]
@@ -154,29 +165,3 @@ class Run:
             if self.folder.path is None
             else f"{self.folder.last} is kept"
         )
-
-
-def train_step(objective, model, guide, parts: list[Part], optimizer: torch.optim.Optimizer) -> Tensor | float:
-    """One step on the mean loss per datum over all parts; gives that loss, without waiting for the device."""
-    rows = sum(len(part[0]) for part in parts)
-    optimizer.zero_grad(set_to_none=True)
-    if hasattr(objective, "differentiable_loss"):
-        loss = sum(objective.differentiable_loss(model, guide, *part) for part in parts) / rows
-        if not loss.requires_grad:
-            raise ContractError(
-                f"expected a loss that depends on a trainable parameter, got none from {type(objective).__name__}; "
-                "where every latent is enumerated, IWAE does not depend on the guide (use ELBO)"
-            )
-        loss.backward()
-        loss = loss.detach()
-    else:  # some of Pyro's own, RenyiELBO for one, offer the sum's gradient only
-        loss = sum(objective.loss_and_grads(model, guide, *part) for part in parts) / rows
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients:
-            raise ContractError(
-                f"expected a gradient at a trainable parameter, got none from {type(objective).__name__}, which gives "
-                "none to a plain nn.Module; derive model and guide from ppvae.Model and ppvae.Guide (or PyroModule)"
-            )
-        torch._foreach_div_(gradients, rows)
-    optimizer.step()
-    return loss

@@ -1,14 +1,16 @@
 """Before the first step: what is checked, and what a run must share with the one that it takes up."""
 
 import hashlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ppvae.checks import check_label_range, check_support
 from ppvae.contract import check_pair
-from ppvae.data import Dataset
+from ppvae.data import Dataset, LazyImages
 from ppvae.isolation import untouched
+from ppvae.objectives import Adversary, Kernel, Objective, Regulariser
 from ppvae.tracing import OBSERVED, distribution_at
 from ppvae.training.run import Run
 
@@ -16,7 +18,8 @@ ROWS = 10_000  # checked at once
 
 
 def check_data(model, guide, data: Dataset) -> None:
-    """Check the pair on a few rows of each kind, and every row against the likelihood and the model's classes."""
+    """Check the pair on a few rows of each kind, and every row against the likelihood and the model's classes; of
+    images made when they are read, rows spread over the whole."""
     device = data.x.device
     few = torch.cat([rows[:4] for rows in data.rows_by_label()]).to(device)
     with untouched(model, guide, device=device, seed=0):
@@ -26,8 +29,22 @@ def check_data(model, guide, data: Dataset) -> None:
         first = None if y is None or y[0] < 0 else y[:1]
         likelihood = distribution_at(model, OBSERVED, x[:1], first)
         if data.binarization != "dynamic":
-            for start in range(0, len(data), ROWS):
-                check_support(likelihood, data.grey(slice(start, start + ROWS)), first_row=start)
+            for start, x in _blocks(data):
+                check_support(likelihood, x, first_row=start)
+
+
+def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:
+    """The first row and the grey values of each of several parts."""
+    if isinstance(data.x, LazyImages):
+        yield 0, data.grey(_spread(data.x))
+    else:
+        for start in range(0, len(data), ROWS):
+            yield start, data.grey(slice(start, start + ROWS))
+
+
+def _spread(x: LazyImages) -> slice:
+    """At most ``ROWS`` rows."""
+    return slice(None, None, -(-len(x) // ROWS))
 
 
 def describe_run(run: Run, train_model: bool) -> dict:
@@ -54,11 +71,22 @@ def describe_run(run: Run, train_model: bool) -> dict:
 
 
 def describe(objective) -> dict:
-    """The class of an objective and its settings, nested objectives' too."""
-    settings = {name: value for name, value in vars(objective).items() if not name.startswith("_")}
-    plain = {n: v for n, v in settings.items() if isinstance(v, (bool, int, float, str)) and n not in _PYROS_OWN}
-    nested = {n: describe(v) for n, v in settings.items() if hasattr(v, "per_datum")}
-    return {"class": type(objective).__name__, **plain, **nested}
+    """The class of an objective and its settings, those of its parts too; a schedule by some of its values."""
+    settings = {n: v for n, v in vars(objective).items() if not n.startswith("_") and n not in _PYROS_OWN}
+    described = {name: _setting(value) for name, value in settings.items()}
+    return {"class": type(objective).__name__, **{n: v for n, v in described.items() if v is not None}}
+
+
+def _setting(value) -> bool | int | float | str | list | dict | None:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_setting(part) for part in value]
+    if isinstance(value, Adversary):
+        return type(value).__name__  # its weights are in the checkpoint
+    if isinstance(value, (Objective, Regulariser, Kernel)):
+        return describe(value)
+    return [float(value(step)) for step in (0, 1_000, 100_000)] if callable(value) else None
 
 
 _PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning"}
@@ -76,6 +104,8 @@ def _digest_of_module(module: torch.nn.Module) -> str:
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
-def _digest(tensor: Tensor) -> str:
+def _digest(x: Tensor | LazyImages) -> str:
+    """Of images made when they are read, rows spread over the whole are taken."""
+    tensor = x[_spread(x)] if isinstance(x, LazyImages) else x
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest()[:16]

@@ -253,7 +253,7 @@ def test_semi_supervised_pair_on_the_features_of_a_trained_m1():
     m2_guide = LabelGuide(MLP(3, [8], 4), MLP(3, [8], 4)).double()
     data = ppvae.Dataset(codes, LABELS, num_classes=4)
     result = ppvae.fit(
-        m2, m2_guide, ppvae.SemiSupervised(ppvae.ELBO(), 1.0), data, epochs=3, batch_size=2, progress=False
+        m2, m2_guide, ppvae.ELBO() + ppvae.ClassifierLoss(1.0), data, epochs=3, batch_size=2, progress=False
     )
     assert result.metrics[-1]["loss"] < result.metrics[0]["loss"]
     assert ppvae.predict(m2_guide, codes).shape == (len(x), 4)

@@ -55,7 +55,7 @@ def test_log_weight_agrees_with_a_sum_over_classes_one_by_one(pair):
 def test_any_mix_of_known_and_unknown_labels_gives_each_row_its_own_value(pair, objective):
     model, guide, x = PAIRS[pair].make()
     guide.eval()
-    objective = ppvae.SemiSupervised(objective, alpha=1.5)
+    objective = objective + ppvae.ClassifierLoss(alpha=1.5)
     with _zero_noise():
         mixed = objective.per_datum(ppvae.draw(model, guide, x, LABELS, objective.num_particles))
         alone = [
@@ -213,7 +213,7 @@ def test_a_class_that_q_and_p_rule_out_has_no_part():
     assert torch.isfinite(model.loc.grad).all()
 
 
-@pytest.mark.parametrize("make", [lambda p: p.log_label, lambda p: ppvae.Consistency(ppvae.ELBO(), 1.0).per_datum(p)])
+@pytest.mark.parametrize("make", [lambda p: p.log_label, lambda p: ppvae.Consistency(1.0).penalty(p)])
 def test_a_label_with_discrete_parents_is_refused_where_its_own_density_is_needed(make):
     particles = ppvae.draw(TwoDiscrete(), TwoDiscreteGuide(), torch.ones(3).double(), torch.tensor([0, -1, 1]))
     with pytest.raises(ppvae.ContractError, match="depends on no other discrete site"):

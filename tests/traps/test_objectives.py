@@ -18,7 +18,7 @@ from pyro.nn import PyroModule
 import ppvae
 from ppvae.nn import MLP
 from ppvae.tracing import mark_known
-from ppvae.training.run import train_step
+from ppvae.training.step import Trainer
 from tests.catalogue import LABELS, OBJECTIVES, PAIRS
 from tests.ppvae.objectives.estimates import loss, per_row, rows
 from tests.ppvae.oracles import Exact, Walk, WalkBack, gaussian_mixture, linear_gaussian, nearly_exact
@@ -170,7 +170,7 @@ def test_a_training_step_never_asks_the_device_for_a_number(pair, objective):
     parts = [(x,), (x, mark_known(LABELS.abs().to("meta")))] if PAIRS[pair].labelled else [(x,)]
     optimizer = torch.optim.SGD([*model.parameters(), *guide.parameters()], 0.1)
     with pyro.validation_enabled(False):  # as in fit
-        assert train_step(estimator, model, guide, parts, optimizer).device.type == "meta"
+        assert Trainer(model, guide, estimator, optimizer).step(parts, [], step=0).device.type == "meta"
 
 
 def test_stock_elbo_asks_the_device_for_a_number():

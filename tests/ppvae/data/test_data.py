@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ppvae
-from ppvae.data import Dataset, hide_labels, load, loading
+from ppvae.data import Dataset, downloads, hide_labels, load, loading
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_no_binarization_gives_grey_values():
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1, 2]), num_classes=2), "labels from 0 to 1"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, -2, 1]), num_classes=2), "got -2"),
         (lambda: Dataset(torch.zeros(3, 2), torch.tensor([0, 1])), r"shape \(3,\)"),
-        (lambda: load("nonesuch"), "out of mnist, digits, freyfaces; got 'nonesuch'"),
+        (lambda: load("nonesuch"), "out of mnist, fashion_mnist, digits, .*; got 'nonesuch'"),
         (lambda: load("digits", validation=5000), "got 5000"),
     ],
 )
@@ -121,21 +121,21 @@ def test_a_truncated_file_is_said_to_be_damaged(mnist_root, tmp_path):
 
 
 def test_no_network_is_said_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_reachable", lambda host: False)
+    monkeypatch.setattr(downloads, "_reachable", lambda host: False)
     with pytest.raises(ppvae.DataError, match=r"none of its mirrors answered .*PPVAE_DATA"):
         load("mnist", root=tmp_path)
 
 
 def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
-    waiting = loading.threading.Event()
+    waiting = downloads.threading.Event()
 
     def hang(*args, **options):
         waiting.wait(30)
         raise OSError
 
-    monkeypatch.setattr(loading, "PATIENCE", 0.05)
-    monkeypatch.setattr(loading.socket, "create_connection", hang)
-    assert not loading._reachable("a.host")
+    monkeypatch.setattr(downloads, "PATIENCE", 0.05)
+    monkeypatch.setattr(downloads.socket, "create_connection", hang)
+    assert not downloads._reachable("a.host")
     waiting.set()
 
 

@@ -60,7 +60,7 @@ def test_semi_supervised_adds_the_label_loss_to_the_labelled_rows_alone():
     model, guide, x = PAIRS["label"].make()
     guide.eval()
     plain = per_datum(ppvae.ELBO(), model, guide, x, LABELS)
-    both = per_datum(ppvae.SemiSupervised(ppvae.ELBO(), alpha=3.0), model, guide, x, LABELS)
+    both = per_datum(ppvae.ELBO() + ppvae.ClassifierLoss(alpha=3.0), model, guide, x, LABELS)
     log_q = ppvae.predict(guide, x).log()[range(len(x)), LABELS.clamp(min=0)]
     torch.testing.assert_close(both - plain, torch.where(LABELS >= 0, -3 * log_q, 0))
 
@@ -76,10 +76,10 @@ def test_the_label_loss_is_the_same_for_all_known_as_within_a_mixed_batch():
 
 def test_evaluating_a_loss_changes_no_objective():
     model, guide, x = PAIRS["label"].make()
-    objective = ppvae.SemiSupervised(ppvae.IWAE(2), alpha=1.0)
-    before = {**vars(objective), **vars(objective.bound)}
+    objective = ppvae.IWAE(2) + ppvae.ClassifierLoss(alpha=1.0)
+    before = {**vars(objective), **vars(objective.objective), **vars(objective.regularisers[0])}
     objective.loss(model, guide, x, LABELS)
-    assert {**vars(objective), **vars(objective.bound)} == before
+    assert {**vars(objective), **vars(objective.objective), **vars(objective.regularisers[0])} == before
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_evaluating_a_loss_changes_no_objective():
     [
         (lambda: ppvae.IWAE(0), "at least 1, got 0"),
         (lambda: ppvae.ELBO(-1), "at least 1, got -1"),
-        (lambda: ppvae.SemiSupervised(ppvae.ELBO(), -1.0), "alpha of at least 0, got -1"),
-        (lambda: ppvae.SemiSupervised(ppvae.ELBO(), float("nan")), "got nan"),
+        (lambda: ppvae.ClassifierLoss(-1.0), "alpha of at least 0, got -1"),
+        (lambda: ppvae.ClassifierLoss(float("nan")), "got nan"),
     ],
 )
 def test_arguments_out_of_range(make, message):
@@ -98,6 +98,6 @@ def test_arguments_out_of_range(make, message):
 
 def test_labels_without_a_classifier_are_refused():
     model, guide, x = PAIRS["gaussian_vae"].make()
-    objective = ppvae.SemiSupervised(ppvae.ELBO(), 1.0)
+    objective = ppvae.ELBO() + ppvae.ClassifierLoss(1.0)
     with pytest.raises(ppvae.ContractError, match="draws site 'y'"):
         objective.loss(model, guide, x, LABELS)

@@ -14,7 +14,7 @@ def data_of(pair: str) -> Dataset:
 
 def run(pair="label", seed=0, objective=None, data=None, **options):
     model, guide, _ = PAIRS[pair].make(seed)
-    objective = objective or (ppvae.SemiSupervised(ppvae.ELBO(), 1.0) if PAIRS[pair].labelled else ppvae.ELBO())
+    objective = objective or (ppvae.ELBO() + ppvae.ClassifierLoss(1.0) if PAIRS[pair].labelled else ppvae.ELBO())
     options = {"epochs": 3, "batch_size": 4, "labelled_per_step": 5, "progress": False, **options}
     result = ppvae.fit(model, guide, objective, data_of(pair) if data is None else data, **options)
     return model, guide, result

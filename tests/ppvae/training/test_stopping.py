@@ -128,7 +128,7 @@ def test_a_run_on_another_frozen_model_is_not_resumed(tmp_path):
 def test_a_run_with_another_objective_or_other_labels_is_not_resumed(tmp_path):
     run(run_dir=tmp_path, epochs=1)
     with pytest.raises(ppvae.CheckpointError, match=r"run with objective=.*'alpha': 1.0.*got objective=.*'alpha': 2.0"):
-        run(run_dir=tmp_path, epochs=2, resume=True, objective=ppvae.SemiSupervised(ppvae.ELBO(), 2.0))
+        run(run_dir=tmp_path, epochs=2, resume=True, objective=ppvae.ELBO() + ppvae.ClassifierLoss(2.0))
     other = Dataset(data_of("label").x, data_of("label").y.roll(1), num_classes=4)
     with pytest.raises(ppvae.CheckpointError, match="run with labels="):
         run(run_dir=tmp_path, epochs=2, resume=True, data=other)

@@ -1,0 +1,48 @@
+"""The ground-truth factors of data that were made from them, one image for each combination."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A grid of factors: row n of the data is the n-th combination, the last factor varying fastest.
+
+    Args:
+        names: of the factors, F of them.
+        sizes: the number of values of each.
+
+    A combination is a row of F indices ("factor values") from 0 to size - 1.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.sizes) or min(self.sizes) < 1:
+            raise ValueError(f"expected a name and a size above 0 for each factor, got {self.names}, {self.sizes}")
+
+    def __len__(self) -> int:
+        """Number of combinations, N."""
+        return math.prod(self.sizes)
+
+    def values(self, index: Tensor) -> Tensor:
+        """The factor values of rows, long: (...) -> (..., F)."""
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
+            raise ValueError(f"expected rows from 0 to {len(self) - 1}, got {int(index.min())} to {int(index.max())}")
+        return torch.stack(torch.unravel_index(index, self.sizes), -1)
+
+    def index(self, values: Tensor) -> Tensor:
+        """The rows of factor values, long: (..., F) -> (...)."""
+        sizes = torch.tensor(self.sizes, device=values.device)
+        if values.shape[-1:] != sizes.shape or values.dtype != torch.long or ((values < 0) | (values >= sizes)).any():
+            raise ValueError(f"expected long factor values of shape (..., {len(sizes)}) from 0 on, below {self.sizes}")
+        strides = torch.tensor([math.prod(self.sizes[i + 1 :]) for i in range(len(sizes))], device=values.device)
+        return (values * strides).sum(-1)
+
+    def sample(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """Factor values drawn uniformly, each combination as likely as any other; shape (rows, F), on the CPU."""
+        return torch.stack([torch.randint(size, (rows,), generator=generator) for size in self.sizes], -1)

@@ -1,0 +1,123 @@
+"""Data sets that hold one image for each combination of their factors: sprites, dSprites, 3D Shapes."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppvae.data.factors import Factors
+from ppvae.data.files import PublishedFile, array_on_disk, damaged
+from ppvae.data.lazy import PackedImages
+from ppvae.data.parts import Part, with_test_among
+from ppvae.data.sprites import SPRITES, Sprites
+from ppvae.errors import DataError
+
+TEST_ROWS = 10_000
+BLOCK = 10_000  # images read from a file at once
+SHAPES3D = Factors(("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"), (10, 10, 10, 8, 4, 15))
+
+# The checksums are those that several independent readers of the two files hold, alike.
+DSPRITES_FILE = PublishedFile(
+    "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
+    "7da33b31b13a06f4b04a70402ce90c2e",
+    "https://github.com/deepmind/dsprites-dataset",
+)
+SHAPES3D_FILE = PublishedFile(
+    "3dshapes.h5", "099a2078d58cec4daad0702c55d06868", "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
+)
+
+
+def sprites(root: Path) -> tuple[Part, Part]:
+    """dSprites by formula; the root is not read."""
+    return with_test_among(Sprites(), TEST_ROWS)
+
+
+def dsprites(root: Path) -> tuple[Part, Part]:
+    """dSprites from its published file, held as one bit a pixel (377 MB)."""
+    return with_test_among(read_dsprites(DSPRITES_FILE.path(root), SPRITES), TEST_ROWS)
+
+
+def shapes3d(root: Path) -> tuple[Part, Part]:
+    """3D Shapes, from ``3dshapes.npy`` (5.9 GB, read as it is used), which is made from ``3dshapes.h5`` once.
+
+    The published file is compressed (267 MB): shuffled rows would be unpacked anew for each batch.
+    """
+    shape = (len(SHAPES3D), 3, 64, 64)
+    x = array_on_disk(root / "3dshapes.npy", shape, lambda: read_shapes3d(SHAPES3D_FILE.path(root), SHAPES3D))
+    return with_test_among(x, TEST_ROWS)
+
+
+def read_dsprites(file: Path, factors: Factors) -> PackedImages:
+    """The images of an archive as dSprites': ``imgs``, uint8 in {0, 1}, one for each combination of the factors in
+    their order, as ``latents_classes`` (whose first column is the colour, always 0) must say.
+
+    Its ``metadata``, which is pickled code, is not read. Raises DataError where the file is of another form.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            classes = arrays["latents_classes"]
+        with zipfile.ZipFile(file) as archive, archive.open("imgs.npy") as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("imgs is in another version of numpy's format")
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
+            _check_form(file, "imgs", shape, dtype, (len(factors), 64, 64))
+            bits = np.concatenate([np.packbits(b, axis=1) for b in _black_and_white(file, stream, shape, by_column)])
+    except DataError:
+        raise
+    except Exception as error:  # of zip, zlib, numpy: each has its own word for a damaged file
+        raise damaged(file, error) from error
+    _check_order(file, "latents_classes", classes[:, 1:], factors)
+    return PackedImages(torch.from_numpy(bits), shape[1:])
+
+
+def _black_and_white(file: Path, stream, shape: tuple[int, ...], by_column: bool) -> Iterator[np.ndarray]:
+    pixels = shape[1] * shape[2]
+    for start in range(0, shape[0], BLOCK):
+        rows = min(BLOCK, shape[0] - start)
+        block = np.frombuffer(stream.read(rows * pixels), np.uint8).reshape(rows, pixels)
+        if by_column or block.max() > 1:
+            raise DataError(f"expected `imgs` in {file} to hold 0 and 1, row by row, got up to {block.max()}")
+        yield block
+
+
+def read_shapes3d(file: Path, factors: Factors) -> Iterator[np.ndarray]:
+    """The images of an HDF5 file as 3D Shapes', in blocks (n, 3, H, W): ``images``, uint8 (N, H, W, 3), one for each
+    combination of the factors in their order, as ``labels`` must say. Needs h5py.
+
+    Raises DataError where h5py is not installed or the file is of another form.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(
+            f"h5py, which reads {file.name}, cannot be imported ({error}); install it: pip install 'ppvae[shapes3d]'"
+        ) from error
+    try:
+        with h5py.File(file, "r") as arrays:
+            images, labels = arrays["images"], arrays["labels"][()]
+            _check_form(file, "images", images.shape, images.dtype, (len(factors), 64, 64, 3))
+            ranks = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in labels.T]
+            _check_order(file, "labels", np.stack(ranks, -1), factors)
+            for start in range(0, len(images), BLOCK):
+                yield images[start : start + BLOCK].transpose(0, 3, 1, 2)
+    except DataError:
+        raise
+    except Exception as error:  # h5py and HDF5 have many words for a damaged file
+        raise damaged(file, error) from error
+
+
+def _check_form(file: Path, name: str, shape, dtype, expected: tuple[int, ...]) -> None:
+    if tuple(shape) != expected or dtype != np.uint8:
+        raise DataError(f"expected `{name}` in {file} as uint8 {expected}, got {dtype} {tuple(shape)}")
+
+
+def _check_order(file: Path, name: str, values: np.ndarray, factors: Factors) -> None:
+    expected: Tensor = factors.values(torch.arange(len(factors)))
+    if values.shape != tuple(expected.shape) or not np.array_equal(values, expected.numpy()):
+        raise DataError(
+            f"expected `{name}` in {file} to go through the {len(factors)} combinations of {', '.join(factors.names)}, "
+            "the last varying fastest; put the published file in its place"
+        )

@@ -1,0 +1,84 @@
+"""What statistics of a batch read: draws and moments of one latent for B different data."""
+
+from pyro.distributions.distribution import Distribution
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal
+
+from ppvae.errors import ContractError
+from ppvae.particles import Particles, Site
+
+
+def latent(particles: Particles, name: str) -> Site:
+    """The guide's site, fit for statistics of the batch: continuous, and not drawn for each value of a discrete one."""
+    site = particles.latent(name)
+    if site.enumerated or site.value.dim() - site.distribution.event_dim > 2:
+        raise ContractError(
+            f"expected a continuous latent that depends on no enumerated one, got {name!r} of shape "
+            f"{tuple(site.value.shape)}; a statistic of the batch is not defined for each of its values"
+        )
+    if particles.batch_size < 2:
+        raise ContractError(
+            f"expected a batch of at least 2 data for a statistic of {name!r} over the batch, got 1; use larger batches"
+        )
+    return site
+
+
+def draws(particles: Particles, name: str) -> Tensor:
+    """Draws z ~ q(z | x), shape (K, B, D): each particle has one for each datum, so is a sample of q(z)."""
+    return _flat(latent(particles, name).value, particles)
+
+
+def prior_draws(particles: Particles, name: str) -> Tensor:
+    """Draws z ~ p(z), as many, (K, B, D), with a gradient into the prior where it can be had."""
+    fn = prior(particles, name).expand((particles.num_particles, particles.batch_size))
+    return _flat(fn.rsample() if fn.has_rsample else fn.sample(), particles)
+
+
+def prior(particles: Particles, name: str) -> Distribution:
+    """p(z), of a latent that the model draws before all others. Raises ContractError for another."""
+    first = next(site.name for site in particles.model.values() if not site.observed)
+    particles.latent(name)
+    if name != first:
+        raise ContractError(
+            f"expected a latent whose prior depends on no other, got {name!r}, which the model draws after {first!r}; "
+            f"use site={first!r}"
+        )
+    return particles.model[name].distribution
+
+
+def factors(particles: Particles, name: str) -> Distribution:
+    """q(z_d | x) for each element d, batch shape (..., B, D). Raises ContractError unless q(z | x) is their product."""
+    fn = latent(particles, name).distribution
+    if not isinstance(fn, Independent) or len(fn.base_dist.event_shape) or fn.event_dim != 1:
+        raise ContractError(
+            f"expected q({name} | x) as a product of densities of its elements, got {fn}; use MeanFieldGaussian, or a "
+            "regulariser that reads draws alone: TotalCorrelation, MaximumMeanDiscrepancy"
+        )
+    return fn.base_dist
+
+
+def moments(particles: Particles, name: str) -> tuple[Tensor, Tensor]:
+    """E_q[z | x], shape (K, B, D), and Cov_q[z | x], shape (K, B, D, D). Raises ContractError without their formula."""
+    fn = latent(particles, name).distribution
+    if isinstance(fn, MultivariateNormal):
+        mean = _flat(fn.mean, particles)
+        return mean, fn.covariance_matrix.expand(*mean.shape, -1)
+    try:
+        q = factors(particles, name)
+        return _flat(q.mean, particles), _flat(q.variance, particles).diag_embed()
+    except (ContractError, NotImplementedError) as error:
+        raise ContractError(
+            f"expected q({name} | x) with a formula for its mean and covariance, got {fn}; use MeanFieldGaussian or "
+            "FullRankGaussian, or a regulariser that reads draws alone: TotalCorrelation, MaximumMeanDiscrepancy"
+        ) from error
+
+
+def cross_log_prob(fn: Distribution, z: Tensor) -> Tensor:
+    """log q(z_i | x_j), shape (K, B, B, ...), of draws (K, B, D), i before j; ``...`` is (D,) for :func:`factors`."""
+    batch = z.shape[1]
+    grid = z.transpose(0, 1).unsqueeze(2).expand(-1, -1, batch, -1)  # (i, K, j, D)
+    return fn.log_prob(grid).transpose(0, 1)
+
+
+def _flat(value: Tensor, particles: Particles) -> Tensor:
+    return value.reshape(-1, particles.batch_size, value.shape[-1:].numel()).expand(particles.num_particles, -1, -1)

@@ -1,0 +1,85 @@
+"""Objectives by their names in the literature: a bound and the regularisers that make it so."""
+
+from collections.abc import Sequence
+
+from ppvae.objectives.aggregate import AdversarialDivergence, MaximumMeanDiscrepancy
+from ppvae.objectives.base import Objective, Regularised, Regulariser
+from ppvae.objectives.evidence import ELBO
+from ppvae.objectives.kernels import InverseMultiquadratic
+from ppvae.objectives.moments import CovariancePenalty
+from ppvae.objectives.rate import Capacity, ConstrainedReconstruction, Distortion, KLWeight
+from ppvae.objectives.schedules import Ramp, Schedule
+from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation
+
+
+def beta_vae(beta: float | Schedule = 4.0) -> Objective:
+    """D + beta KL. Higgins et al. 2017, "beta-VAE"."""
+    return ELBO() + KLWeight(beta)
+
+
+def annealed_vae(capacity: float = 25.0, steps: int = 100_000, gamma: float = 1000.0, start: float = 0.0) -> Objective:
+    """D + gamma |KL - C|, C from ``start`` to ``capacity`` nats in ``steps``. Burgess et al. 2018."""
+    return ELBO() + Capacity(Ramp(start, capacity, steps), gamma)
+
+
+def geco(tolerance: float, speed: float = 0.01) -> Objective:
+    """KL + lambda (D - tolerance), lambda a Lagrange multiplier. Rezende and Viola 2018, "Taming VAEs"."""
+    return ELBO() + ConstrainedReconstruction(tolerance, speed)
+
+
+def factor_vae(gamma: float | Schedule = 35.0, latent_dim: int = 10, site: str = "z") -> Objective:
+    """ELBO and gamma TC, by a critic. Kim and Mnih 2018, "Disentangling by Factorising"."""
+    return ELBO() + TotalCorrelation(gamma, latent_dim, site)
+
+
+def beta_tcvae(num_data: int, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, site: str = "z") -> Objective:
+    """D + alpha MI + beta TC + gamma dimension-wise KL, from the batch. Chen et al. 2018."""
+    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site)
+
+
+def dip_vae_i(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
+    """ELBO and a penalty on Cov E_q[z | x]; ``diagonal`` is 10 ``off_diagonal`` if None. Kumar et al. 2018."""
+    diagonal = 10 * off_diagonal if diagonal is None else diagonal
+    return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=False, site=site)
+
+
+def dip_vae_ii(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
+    """ELBO and a penalty on Cov z; ``diagonal`` is ``off_diagonal`` if None. Kumar et al. 2018."""
+    diagonal = off_diagonal if diagonal is None else diagonal
+    return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=True, site=site)
+
+
+def info_vae(alpha: float = 0.0, lambda_: float = 1000.0, divergence: Regulariser | None = None) -> Objective:
+    """D + (1 - alpha) KL(q(z | x) || p(z)) + (alpha + lambda - 1) Div(q(z), p(z)).
+
+    Args:
+        alpha: weight of the mutual information that is not paid for, at most 1.
+        lambda_: such that alpha + lambda is at least 1.
+        divergence: with its own weight, alpha + lambda - 1; by default ``MaximumMeanDiscrepancy``, else
+            ``SteinDiscrepancy`` or ``AdversarialDivergence``.
+
+    Source: Zhao, Song and Ermon 2019, "InfoVAE: Balancing Learning and Inference in Variational Autoencoders",
+    equation 6.
+    """
+    if not alpha <= 1 or not alpha + lambda_ >= 1:
+        raise ValueError(f"expected alpha of at most 1 and alpha + lambda_ of at least 1, got {alpha} and {lambda_}")
+    term = MaximumMeanDiscrepancy(alpha + lambda_ - 1) if divergence is None else divergence
+    return Regularised(ELBO(), [*_kl_weight(1 - alpha), term])
+
+
+def wae(
+    lambda_: float = 10.0, latent_dim: int = 10, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+) -> Objective:
+    """D + lambda MMD^2(q(z), p(z)) with inverse multiquadratic kernels. Tolstikhin et al. 2018.
+
+    There D is a squared error; here - log p(x | z), of which a Gaussian's is that and a constant."""
+    return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(latent_dim, scales))
+
+
+def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10) -> Objective:
+    """D and the adversarial loss of q(z) beside p(z). Makhzani et al. 2016, "Adversarial Autoencoders"."""
+    return Distortion() + AdversarialDivergence(weight, latent_dim, non_saturating=True)
+
+
+def _kl_weight(weight: float) -> list[Regulariser]:
+    return [] if weight == 1 else [KLWeight(weight)]

@@ -1,0 +1,51 @@
+"""Numbers that change with the training step: functions of it, so that nothing counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ppvae.errors import ContractError
+from ppvae.particles import Particles
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` after it."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"expected at least 1 step, got {self.steps}")
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
+
+
+def warm_up(steps: int, end: float = 1.0) -> Ramp:
+    """From 0 to ``end`` over so many steps: the weight of a KL at the start of training.
+
+    Source: Bowman et al. 2016, "Generating Sentences from a Continuous Space"; Sonderby et al. 2016.
+    """
+    return Ramp(0.0, end, steps)
+
+
+def now(value: float | Schedule, particles: Particles) -> float:
+    """A number, or a schedule's value at the step of these particles."""
+    if not callable(value):
+        return value
+    if particles.step is None:
+        raise ContractError(
+            "expected the training step that a schedule is a function of, got none; fit gives it, and a loss takes it: "
+            "svi.step(x, step=i), objective.loss(model, guide, x, step=i)"
+        )
+    return value(particles.step)
+
+
+def require_weight(name: str, value: float | Schedule) -> None:
+    """Raise ValueError for a constant below 0 or NaN."""
+    if not callable(value) and not value >= 0:
+        raise ValueError(f"expected {name} of at least 0, got {value}")

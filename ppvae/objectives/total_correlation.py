@@ -1,0 +1,123 @@
+"""Total correlation of the aggregate posterior, TC = KL(q(z) || prod_d q(z_d)), by a critic and from the batch."""
+
+import torch
+from torch import Tensor, nn
+
+from ppvae.aggregate import log_joint_and_marginals, stratified, weighted
+from ppvae.objectives.adversary import Critic, Optimizer, critic_adam, critic_network
+from ppvae.objectives.base import Regulariser
+from ppvae.objectives.draws import cross_log_prob, draws, factors
+from ppvae.objectives.schedules import Schedule, now, require_weight
+from ppvae.particles import Particles
+
+
+class TotalCorrelation(Regulariser):
+    """gamma TC, with TC = E_q(z) D(z) by a critic D that learns log q(z) / prod_d q(z_d).
+
+    The critic is trained on draws for one batch against draws for another whose elements are permuted over that
+    batch, each element on its own. It reads draws alone, so that any guide will do.
+
+    Args:
+        gamma: at least 0, or a schedule.
+        latent_dim: D, length of z.
+        site: the latent.
+        critic: network (..., D) -> (..., 1); :func:`critic_network` if None.
+        optimizer: of the critic.
+
+    Source: Kim and Mnih 2018, "Disentangling by Factorising", algorithm 1 (there with two logits, whose difference
+    is D).
+    """
+
+    reparameterised = True
+
+    def __init__(
+        self,
+        gamma: float | Schedule,
+        latent_dim: int = 10,
+        site: str = "z",
+        critic: nn.Module | None = None,
+        optimizer: Optimizer = critic_adam,
+    ):
+        require_weight("gamma", gamma)
+        self.gamma, self.site = gamma, site
+        self.adversary = _OfPermuted(critic_network(latent_dim) if critic is None else critic, optimizer, site)
+
+    def penalty(self, particles: Particles) -> Tensor:
+        return now(self.gamma, particles) * self.estimate(particles).mean(0)
+
+    def estimate(self, particles: Particles) -> Tensor:
+        """D(z) of each draw, shape (K, B), in nats; its mean is the critic's estimate of TC."""
+        return self.adversary.log_ratio(draws(particles, self.site))
+
+
+class _OfPermuted(Critic):
+    needs_other = True
+
+    def __init__(self, network: nn.Module, optimizer: Optimizer, site: str):
+        super().__init__(network, optimizer)
+        self.site = site
+
+    def loss(self, particles: Particles, other: dict[str, Tensor]) -> Tensor:
+        z = other[self.site]
+        return self.separation(draws(particles, self.site), permuted(z.reshape(-1, z.shape[-1])))
+
+
+def permuted(z: Tensor) -> Tensor:
+    """Each column of (B, D) in an order of its own: from draws of q(z), draws of prod_d q(z_d)."""
+    return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
+
+
+class Decomposition(Regulariser):
+    """The three parts of the mean KL(q(z | x) || p(z)), each with a weight of its own; beside a bound, whose KL counts
+    each of them once:
+
+        (alpha - 1) E log q(z | x) / q(z)            index-code mutual information
+      + (beta - 1)  E log q(z) / prod_d q(z_d)       total correlation
+      + (gamma - 1) E log prod_d q(z_d) / p(z)       dimension-wise KL
+
+    with q(z) and q(z_d) estimated from the batch; see :mod:`ppvae.aggregate`, whose N is ``num_data``. Needs q(z | x)
+    as a product over the elements of z, and so no critic.
+
+    Args:
+        num_data: N, data in the training set.
+        alpha, beta, gamma: at least 0, or schedules.
+        site: the latent.
+        stratified_sampling: the stratified estimate; else the weighted one.
+
+    Source: Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders", equations 2 to 4.
+    """
+
+    reparameterised = reads_model = True
+
+    def __init__(
+        self,
+        num_data: int,
+        alpha: float | Schedule = 1.0,
+        beta: float | Schedule = 6.0,
+        gamma: float | Schedule = 1.0,
+        site: str = "z",
+        stratified_sampling: bool = True,
+    ):
+        for name, value in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
+            require_weight(name, value)
+        if num_data < 2:
+            raise ValueError(f"expected num_data of at least 2, got {num_data}")
+        self.num_data, self.site, self.stratified_sampling = num_data, site, stratified_sampling
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+
+    def penalty(self, particles: Particles) -> Tensor:
+        parts = self.parts(particles)
+        weights = (now(weight, particles) - 1 for weight in (self.alpha, self.beta, self.gamma))
+        return sum(weight * part.mean(0) for weight, part in zip(weights, parts, strict=True) if weight)
+
+    def parts(self, particles: Particles) -> tuple[Tensor, Tensor, Tensor]:
+        """Mutual information, total correlation and dimension-wise KL of each draw, each (K, B), in nats.
+
+        For any estimate of q(z) they add up to log q(z | x) - log p(z)."""
+        z, q = draws(particles, self.site), factors(particles, self.site)
+        log_q = cross_log_prob(q, z)
+        weights = (stratified if self.stratified_sampling else weighted)(particles.batch_size, self.num_data)
+        joint, marginals = log_joint_and_marginals(log_q, weights.to(log_q))
+        own = log_q.sum(-1).diagonal(dim1=-2, dim2=-1)
+        product = marginals.sum(-1)
+        return own - joint, joint - product, product - particles.model[self.site].log_prob

@@ -1,0 +1,54 @@
+"""Factors: rows and combinations are the same thing said twice."""
+
+import pytest
+import torch
+
+from ppvae.data import Factors
+
+GRID = Factors(("a", "b", "c"), (3, 1, 4))
+
+
+def test_the_last_factor_varies_fastest():
+    assert len(GRID) == 12
+    assert GRID.values(torch.arange(6)).tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 3], [1, 0, 0], [1, 0, 1]]
+
+
+def test_index_undoes_values():
+    rows = torch.randperm(len(GRID), generator=torch.Generator().manual_seed(0)).reshape(2, 2, 3)
+    values = GRID.values(rows)
+    assert values.shape == (2, 2, 3, 3)
+    assert values.dtype == torch.long
+    assert torch.equal(GRID.index(values), rows)
+
+
+def test_draws_are_uniform_and_repeat_by_seed():
+    values = GRID.sample(6000, torch.Generator().manual_seed(0))
+    assert torch.equal(values, GRID.sample(6000, torch.Generator().manual_seed(0)))
+    assert values.shape == (6000, 3)
+    counts = torch.bincount(GRID.index(values), minlength=12)
+    # Four standard deviations of a count of 6,000 draws that fall on a row with probability 1/12.
+    assert (counts - 500).abs().max() < 4 * (6000 / 12 * 11 / 12) ** 0.5
+
+
+def test_nothing_asked_for_is_nothing():
+    assert GRID.values(torch.empty(0, dtype=torch.long)).shape == (0, 3)
+    assert GRID.index(torch.empty(0, 3, dtype=torch.long)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Factors(("a",), (2, 3)), "a name and a size"),
+        (lambda: Factors((), ()), "a name and a size"),
+        (lambda: Factors(("a",), (0,)), "above 0"),
+        (lambda: GRID.values(torch.tensor([12])), "from 0 to 11, got 12 to 12"),
+        (lambda: GRID.values(torch.tensor([-1, 3])), "got -1 to 3"),
+        (lambda: GRID.index(torch.tensor([0, 1, 0])), "below"),
+        (lambda: GRID.index(torch.tensor([0, 0, -1])), "below"),
+        (lambda: GRID.index(torch.tensor([0, 0])), r"shape \(\.\.\., 3\)"),
+        (lambda: GRID.index(torch.tensor([0.5, 0, 0])), "long"),
+    ],
+)
+def test_what_is_no_factor(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,277 @@
+"""Regularisers against what they are defined to be, and how they combine."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from ppvae.guides import MeanFieldGaussian
+
+import ppvae
+from ppvae.nn import MLP
+from ppvae.objectives import InverseMultiquadratic
+from tests.catalogue import PAIRS
+from tests.ppvae.objectives.estimates import gradient, per_row, rows
+
+
+def particles_of(pair="gaussian_vae", num_particles=2, y=None):
+    model, guide, x = PAIRS[pair].make()
+    torch.manual_seed(3)
+    return ppvae.draw(model, guide, x, y, num_particles)
+
+
+def at_step(particles, step):
+    return replace(particles, step=step)
+
+
+def distortion_and_rate(particles):
+    return particles.average(-particles.log_likelihood), sum(particles.kl(name) for name in particles.guide)
+
+
+@pytest.mark.parametrize("pair", ["gaussian_vae", "bottom_up", "label", "user"])
+def test_kl_weight_weighs_the_kl_of_all_latents(pair):
+    particles = particles_of(pair)
+    distortion, rate = distortion_and_rate(particles)
+    torch.testing.assert_close(ppvae.beta_vae(4.0).per_datum(particles), distortion + 4 * rate)
+    torch.testing.assert_close(ppvae.beta_vae(1.0).per_datum(particles), ppvae.ELBO().per_datum(particles))
+
+
+def test_kl_weight_of_one_site_leaves_the_other():
+    particles = particles_of("user")
+    distortion, _ = distortion_and_rate(particles)
+    loss = (ppvae.ELBO() + ppvae.KLWeight(0.0, site="shape")).per_datum(particles)
+    torch.testing.assert_close(loss, distortion + particles.kl("size"))
+
+
+def test_capacity_pays_for_the_distance_of_the_mean_rate_from_it():
+    particles = particles_of()
+    distortion, rate = distortion_and_rate(particles)
+    for capacity in (0.5 * rate.mean().item(), 2 * rate.mean().item()):
+        loss = (ppvae.ELBO() + ppvae.Capacity(capacity, gamma=7.0)).per_datum(particles).mean()
+        torch.testing.assert_close(loss, distortion.mean() + 7 * (rate.mean() - capacity).abs())
+
+
+def test_schedules_follow_the_step_and_evaluating_counts_nothing():
+    warm = ppvae.warm_up(10)
+    assert [warm(step) for step in (0, 5, 10, 1000)] == [0, 0.5, 1, 1]
+    assert ppvae.Ramp(2.0, 4.0, 4)(1) == 2.5
+    particles = particles_of()
+    distortion, rate = distortion_and_rate(particles)
+    objective = ppvae.beta_vae(warm)
+    for step in (0, 5, 20):
+        expected = distortion + warm(step) * rate
+        torch.testing.assert_close(objective.per_datum(at_step(particles, step)), expected)
+    annealed = ppvae.annealed_vae(capacity=2.0, steps=10, gamma=3.0)
+    loss = annealed.per_datum(at_step(particles, 5)).mean()
+    torch.testing.assert_close(loss, distortion.mean() + 3 * (rate.mean() - 1.0).abs())
+
+
+def test_a_schedule_without_a_step_is_refused():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    objective = ppvae.beta_vae(ppvae.warm_up(10))
+    with pytest.raises(ppvae.ContractError, match=r"expected the training step.*svi.step\(x, step=i\)"):
+        objective.loss(model, guide, x)
+    pyro.clear_param_store()
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss=objective)
+    assert math.isfinite(svi.step(x, step=3))
+
+
+def test_constrained_reconstruction_is_the_lagrangian():
+    particles = particles_of()
+    distortion, rate = distortion_and_rate(particles)
+    objective = ppvae.geco(tolerance=30.0)
+    torch.testing.assert_close(objective.per_datum(particles), rate + distortion - 30.0)
+    with torch.no_grad():
+        objective.adversaries[0].log_multiplier.fill_(math.log(5.0))
+    torch.testing.assert_close(objective.per_datum(particles), rate + 5 * (distortion - 30.0))
+
+
+def test_moment_penalties_are_those_of_numpy():
+    particles = particles_of(num_particles=1)
+    q = particles.guide["z"].distribution.base_dist
+    means = q.mean[0].detach()
+    of_means = torch.from_numpy(np.cov(means.numpy(), rowvar=False, bias=True))
+    of_draws = of_means + q.variance[0].detach().mean(0).diag()
+    for covariance, recipe in ((of_means, ppvae.dip_vae_i(2.0)), (of_draws, ppvae.dip_vae_ii(2.0))):
+        diagonal = 20.0 if recipe.regularisers[0].of_draws is False else 2.0
+        others = (covariance - covariance.diagonal().diag()).square().sum()
+        expected = 2.0 * others + diagonal * (covariance.diagonal() - 1).square().sum()
+        torch.testing.assert_close(recipe.regularisers[0].penalty(particles), expected)
+
+
+def test_moment_penalties_of_a_full_covariance_have_its_off_diagonal_elements():
+    particles = particles_of("full_rank")
+    fn = particles.guide["z"].distribution
+    z = fn.sample((200_000,))
+    centred = z - z.mean((0, 2), keepdim=True)
+    covariance = (centred.unsqueeze(-1) * centred.unsqueeze(-2)).mean((0, 1, 2))
+    expected = 2 * covariance[0, 1] ** 2 + (covariance.diagonal() - 1).square().sum()
+    penalty = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True).penalty(particles)
+    # 200,000 draws of 6 data, K = 2: a relative error of some 1/500 of each moment.
+    torch.testing.assert_close(penalty, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        ppvae.MaximumMeanDiscrepancy(1.0),
+        ppvae.MaximumMeanDiscrepancy(1.0, InverseMultiquadratic(2, (0.5, 2.0))),
+        ppvae.SteinDiscrepancy(1.0),
+    ],
+    ids=["rbf", "inverse-multiquadratic", "stein"],
+)
+def test_divergences_vanish_where_the_aggregate_is_the_prior_and_not_elsewhere(term):
+    """q(z | x) = p(z) for every x, then the same moved by 1."""
+    model, _, x = PAIRS["linear_gaussian"].make()
+    guide = MeanFieldGaussian(MLP(5, [], 4)).double()
+    torch.nn.init.zeros_(guide.encoder.layers[0].weight)
+    torch.nn.init.zeros_(guide.encoder.layers[0].bias)
+    values = _penalties(term, model, guide, x)
+    error = values.std() / len(values) ** 0.5
+    assert values.mean().abs() < 4 * error
+    with torch.no_grad():
+        guide.encoder.layers[0].bias[:2] += 1.0
+    assert _penalties(term, model, guide, x).mean() > 10 * error
+
+
+def _penalties(term, model, guide, x):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return torch.stack([term.penalty(ppvae.draw(model, guide, x, num_particles=20)) for _ in range(100)])
+
+
+def test_adversarial_losses_are_the_mean_ratio_and_its_softplus():
+    particles = particles_of()
+    for non_saturating, link in ((False, lambda d: d), (True, torch.nn.functional.softplus)):
+        term = ppvae.AdversarialDivergence(2.0, latent_dim=3, non_saturating=non_saturating)
+        ratio = term.adversary.log_ratio(particles.guide["z"].value)
+        torch.testing.assert_close(term.penalty(particles), 2 * link(ratio).mean(0))
+
+
+def test_recipes_with_a_divergence_pay_for_what_they_say():
+    particles = particles_of()
+    distortion, rate = distortion_and_rate(particles)
+    for objective, paid in (
+        (ppvae.info_vae(0.25, 10.0), distortion + 0.75 * rate),
+        (ppvae.info_vae(0.0, 10.0, ppvae.SteinDiscrepancy(9.0)), distortion + rate),
+        (ppvae.info_vae(1.0, 10.0), distortion),
+        (ppvae.wae(10.0, latent_dim=3), distortion),
+        (ppvae.adversarial_autoencoder(latent_dim=3), distortion),
+        (ppvae.factor_vae(35.0, latent_dim=3), distortion + rate),
+    ):
+        torch.manual_seed(0)
+        loss = objective.per_datum(particles)
+        torch.manual_seed(0)
+        (*_, divergence) = objective.regularisers
+        torch.testing.assert_close(loss, paid + divergence.penalty(particles))
+    assert ppvae.info_vae(0.25, 10.0).regularisers[-1].weight == 9.25
+
+
+def test_a_sum_is_the_bound_and_all_its_terms():
+    particles = particles_of()
+    terms = [ppvae.KLWeight(2.0), ppvae.CovariancePenalty(1.0, 1.0, of_draws=True), ppvae.Decomposition(100)]
+    objective = ppvae.IWAE(2) + terms[0] + terms[1] + terms[2]
+    assert objective.regularisers == tuple(terms)
+    expected = ppvae.IWAE(2).per_datum(particles) + sum(term.penalty(particles) for term in terms)
+    torch.testing.assert_close(objective.per_datum(particles), expected)
+    assert objective.num_particles == 2
+
+
+def test_a_term_of_the_guide_keeps_its_whole_gradient_beside_an_estimator_that_weighs_the_path():
+    model, guide, x = rows(50)
+    term = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True)
+    alone = torch.cat(torch.autograd.grad(50 * term.penalty(ppvae.draw(model, guide, x)), [*guide.parameters()]), -1)
+    dreg = per_row(ppvae.DReG(3), model, guide, x)
+    torch.testing.assert_close(per_row(ppvae.DReG(3) + term, model, guide, x), dreg + alone)
+
+
+@pytest.mark.parametrize("objective", [ppvae.DReG(2), ppvae.ReweightedWakeSleep(2)], ids=["dreg", "wake-sleep"])
+def test_a_term_of_the_model_beside_an_estimator_that_weighs_the_path_is_refused(objective):
+    for term in (ppvae.KLWeight(2.0), ppvae.Capacity(1.0), ppvae.ConstrainedReconstruction(1.0)):
+        with pytest.raises(ppvae.ContractError, match=rf"weighs all.*{type(term).__name__}; use ELBO"):
+            objective + ppvae.ClassifierLoss(1.0) + term
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        ppvae.KLWeight(2.0, site="w"),
+        ppvae.Capacity(1.0, site="w"),
+        ppvae.TotalCorrelation(1.0, latent_dim=3, site="w"),
+        ppvae.Decomposition(10, site="w"),
+        ppvae.CovariancePenalty(1.0, 1.0, of_draws=True, site="w"),
+        ppvae.MaximumMeanDiscrepancy(1.0, site="w"),
+        ppvae.SteinDiscrepancy(1.0, site="w"),
+        ppvae.AdversarialDivergence(1.0, latent_dim=3, site="w"),
+    ],
+    ids=lambda term: type(term).__name__,
+)
+def test_a_site_that_the_pair_has_not_is_refused_by_name(term):
+    with pytest.raises(ppvae.ContractError, match=r"expected the name of a latent site, got 'w'.*\['z'\]"):
+        term.penalty(particles_of())
+
+
+BATCH_STATISTICS = [
+    ppvae.TotalCorrelation(1.0, latent_dim=3),
+    ppvae.Decomposition(10),
+    ppvae.CovariancePenalty(1.0, 1.0, of_draws=False),
+    ppvae.MaximumMeanDiscrepancy(1.0),
+    ppvae.SteinDiscrepancy(1.0),
+    ppvae.AdversarialDivergence(1.0, latent_dim=3),
+]
+
+
+@pytest.mark.parametrize("term", BATCH_STATISTICS, ids=lambda term: type(term).__name__)
+def test_a_batch_of_one_is_refused(term):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    with pytest.raises(ppvae.ContractError, match=r"batch of at least 2 data.*'z'.*got 1"):
+        term.penalty(ppvae.draw(model, guide, x[:1]))
+
+
+@pytest.mark.parametrize("term", BATCH_STATISTICS, ids=lambda term: type(term).__name__)
+def test_latents_drawn_for_each_class_are_refused(term):
+    with pytest.raises(ppvae.ContractError, match=r"depends on no (enumerated one|other), got 'z'"):
+        term.penalty(particles_of("label_style"))
+
+
+def test_a_prior_that_depends_on_another_latent_is_refused():
+    particles = particles_of("bottom_up")
+    with pytest.raises(ppvae.ContractError, match=r"'z1', which the model draws after 'z2'; use site='z2'"):
+        ppvae.MaximumMeanDiscrepancy(1.0, site="z1").penalty(particles)
+    assert torch.isfinite(ppvae.MaximumMeanDiscrepancy(1.0, site="z2").penalty(particles))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ppvae.KLWeight(-1.0), "weight of at least 0, got -1"),
+        (lambda: ppvae.KLWeight(math.nan), "got nan"),
+        (lambda: ppvae.Capacity(-1.0), "capacity of at least 0"),
+        (lambda: ppvae.TotalCorrelation(-1.0), "gamma of at least 0"),
+        (lambda: ppvae.Decomposition(1), "num_data of at least 2, got 1"),
+        (lambda: ppvae.Decomposition(10, beta=-1.0), "beta of at least 0"),
+        (lambda: ppvae.info_vae(alpha=1.5), "alpha of at most 1"),
+        (lambda: ppvae.info_vae(0.0, 0.5), r"alpha \+ lambda_ of at least 1"),
+        (lambda: ppvae.geco(0.0), "tolerance other than 0"),
+        (lambda: ppvae.warm_up(0), "at least 1 step"),
+    ],
+)
+def test_arguments_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_is_no_regulariser_is_refused():
+    with pytest.raises(TypeError, match=r"expected a regulariser such as KLWeight\(4.0\), got float"):
+        ppvae.ELBO() + 4.0
+    with pytest.raises(TypeError, match="got ELBO"):
+        ppvae.ELBO() + ppvae.ELBO()
+    with pytest.raises(TypeError, match="expected an objective of ppvae"):
+        ppvae.Regularised(pyro.infer.Trace_ELBO(), [])
+
+
+def test_distortion_asks_no_density_of_the_guide():
+    model, guide, x = PAIRS["flow_planar"].make()
+    assert gradient(ppvae.wae(latent_dim=2), model, guide, x).abs().max() > 0
