@@ -15,6 +15,7 @@ from ppvae.evaluation import (
     BidirectionalEstimate,
     Calibration,
     Comparison,
+    Disentanglement,
     Gaps,
     LatentStatistics,
     LogMarginal,
@@ -25,15 +26,17 @@ from ppvae.evaluation import (
     calibration,
     compare,
     compare_pairs,
+    disentanglement,
     evaluate_loss,
     features,
     gaps,
     latent_statistics,
     log_marginal,
     predict,
+    traversals,
     upper_bound,
 )
-from ppvae.evaluation.disentanglement import Disentanglement, Representation, disentanglement, represent, udr
+from ppvae.evaluation.disentanglement import Representation, represent, udr
 from ppvae.objectives import (
     ELBO,
     IWAE,
@@ -148,6 +151,7 @@ __all__ = [
     "log_marginal",
     "predict",
     "represent",
+    "traversals",
     "udr",
     "upper_bound",
     "wae",

@@ -112,3 +112,50 @@ def stacked_bars(
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=len(parts))
     return figure
+
+
+def mutual_information_heatmap(information, factor_names: Sequence[str]) -> Figure:
+    """I(z_d; v_k), nats, shape (D, F): a row for each dimension, a column for each ground-truth factor."""
+    information = np.asarray(information)
+    rows, columns = information.shape
+    figure = Figure(figsize=(0.8 * columns + 2, 0.4 * rows + 1.2), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(information, cmap="Blues", vmin=0, aspect="auto")
+    for (row, column), value in np.ndenumerate(information):
+        colour = "white" if value > 0.5 * information.max() else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(columns), factor_names)
+    axes.set_yticks(range(rows), [f"z{d}" for d in range(rows)])
+    axes.xaxis.tick_top()
+    figure.colorbar(picture, ax=axes, label="mutual information, nats")
+    return figure
+
+
+def curves(x: Sequence[float], series: dict[str, Sequence[float]], x_label: str, y_label: str) -> Figure:
+    """One line a series over the same places."""
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in series.items():
+        axes.plot(x, values, marker="o", label=name)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def animate(images: Tensor, path, scale: int = 1) -> None:
+    """Write an animated GIF: the rows of images side by side, through their frames and back.
+
+    Args:
+        images: shape (rows, frames, H, W), or (rows, frames, 3, H, W) in colour, values in [0, 1].
+        path: of the file.
+        scale: pixels of the file to one of an image.
+    """
+    from PIL import Image
+
+    pixels = (images.detach().cpu().clamp(0, 1) * 255).byte()
+    pixels = pixels.movedim(2, -1) if pixels.dim() == 5 else pixels
+    strips = [np.concatenate(list(pixels[:, frame].numpy()), axis=1) for frame in range(pixels.shape[1])]
+    frames = [Image.fromarray(strip.repeat(scale, 0).repeat(scale, 1)) for strip in strips]
+    frames += frames[-2:0:-1]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=150, loop=0)

@@ -4,6 +4,7 @@ from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
 from ppvae.evaluation.annealing import ais, bdmc
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
+from ppvae.evaluation.disentanglement import Disentanglement, disentanglement
 from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
@@ -11,12 +12,14 @@ from ppvae.evaluation.loss import evaluate_loss
 from ppvae.evaluation.marginal import LogMarginal, log_marginal
 from ppvae.evaluation.pareto import pareto_khat
 from ppvae.evaluation.simulated import Calibration, UpperBound, calibration, upper_bound
+from ppvae.evaluation.traversals import traversals
 
 __all__ = [
     "AnnealedEstimate",
     "BidirectionalEstimate",
     "Calibration",
     "Comparison",
+    "Disentanglement",
     "Gaps",
     "LatentStatistics",
     "LogMarginal",
@@ -27,6 +30,7 @@ __all__ = [
     "calibration",
     "compare",
     "compare_pairs",
+    "disentanglement",
     "evaluate_loss",
     "features",
     "gaps",
@@ -35,5 +39,6 @@ __all__ = [
     "log_marginal",
     "pareto_khat",
     "predict",
+    "traversals",
     "upper_bound",
 ]

@@ -1,51 +1,69 @@
-"""Convolutional networks for small square images, (..., H, W), that take any leading dimensions."""
+"""Convolutional networks for small images, (..., H, W) or in colour (..., C, H, W), with any leading dimensions."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ppvae.nn.mlp import flatten_event
+from ppvae.nn.mlp import flatten_event, linear_layers
 
 
 class ConvEncoder(nn.Module):
-    """Strided convolutions and a linear layer: (..., H, W) -> (..., out_features).
+    """Strided convolutions and linear layers: (..., H, W) or (..., C, H, W) -> (..., out_features).
 
     Args:
-        image_shape: (H, W); each stage halves it, so both must be multiples of 2 ** len(channels).
+        image_shape: (H, W) or (C, H, W); each stage halves the image, so H and W must be multiples of
+            2 ** len(channels).
         channels: output channels of the stages (4x4 kernels, stride 2).
         out_features: length of the output.
         activation: constructor of the nonlinearity.
+        hidden: widths of linear layers between the convolutions and the output.
     """
 
-    def __init__(self, image_shape: Sequence[int], channels: Sequence[int], out_features: int, activation=nn.ReLU):
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int],
+        out_features: int,
+        activation=nn.ReLU,
+        hidden: Sequence[int] = (),
+    ):
         super().__init__()
         self.image_shape = tuple(image_shape)
-        height, width = _reduced(self.image_shape, len(channels))
+        colours, height, width = _reduced(self.image_shape, len(channels))
         stages: list[nn.Module] = []
-        for fan_in, fan_out in zip([1, *channels], channels, strict=False):
+        for fan_in, fan_out in zip([colours, *channels], channels, strict=False):
             stages += [nn.Conv2d(fan_in, fan_out, 4, stride=2, padding=1), activation()]
-        self.layers = nn.Sequential(*stages, nn.Flatten(), nn.Linear(channels[-1] * height * width, out_features))
+        widths = [channels[-1] * height * width, *hidden, out_features]
+        self.layers = nn.Sequential(*stages, nn.Flatten(), *linear_layers(widths, activation))
 
     def forward(self, x: Tensor) -> Tensor:
         return over_images(self.layers, x, self.image_shape)
 
 
 class ConvDecoder(nn.Module):
-    """A linear layer and transposed convolutions: (..., in_features) -> (..., H, W).
+    """Linear layers and transposed convolutions: (..., in_features) -> (..., H, W) or (..., C, H, W).
 
-    Args mirror :class:`ConvEncoder`; ``channels`` run from the code to the image.
+    Args mirror :class:`ConvEncoder`; ``hidden`` and ``channels`` run from the code to the image.
     """
 
-    def __init__(self, in_features: int, channels: Sequence[int], image_shape: Sequence[int], activation=nn.ReLU):
+    def __init__(
+        self,
+        in_features: int,
+        channels: Sequence[int],
+        image_shape: Sequence[int],
+        activation=nn.ReLU,
+        hidden: Sequence[int] = (),
+    ):
         super().__init__()
         self.in_features, self.image_shape = in_features, tuple(image_shape)
-        height, width = _reduced(self.image_shape, len(channels))
+        colours, height, width = _reduced(self.image_shape, len(channels))
+        widths = [in_features, *hidden, channels[0] * height * width]
         stages: list[nn.Module] = [
-            nn.Linear(in_features, channels[0] * height * width),
+            *linear_layers(widths, activation),
             nn.Unflatten(-1, (channels[0], height, width)),
         ]
-        for fan_in, fan_out in zip(channels, [*channels[1:], 1], strict=True):
+        for fan_in, fan_out in zip(channels, [*channels[1:], colours], strict=True):
             stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
         self.layers = nn.Sequential(*stages)
 
@@ -55,10 +73,10 @@ class ConvDecoder(nn.Module):
 
 
 class ConvClassifier(nn.Module):
-    """Four batch-normalised 3x3 convolutions, dropout, a linear layer: (..., H, W) -> (..., num_classes) logits.
+    """Four batch-normalised 3x3 convolutions, dropout, a linear layer: (..., [C,] H, W) -> (..., num_classes) logits.
 
     Args:
-        image_shape: (H, W), multiples of 4.
+        image_shape: (H, W) or (C, H, W), H and W multiples of 4.
         num_classes: number of classes.
         width: channels of the first stage; the others have 2, 2 and 4 times as many.
         dropout: probability that a channel is dropped before the linear layer.
@@ -67,8 +85,8 @@ class ConvClassifier(nn.Module):
     def __init__(self, image_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5):
         super().__init__()
         self.image_shape = tuple(image_shape)
-        height, width_ = _reduced(self.image_shape, 2)
-        channels = [1, width, 2 * width, 2 * width, 4 * width]
+        colours, height, width_ = _reduced(self.image_shape, 2)
+        channels = [colours, width, 2 * width, 2 * width, 4 * width]
         stages: list[nn.Module] = []
         for fan_in, fan_out, stride in zip(channels, channels[1:], (2, 2, 1, 1), strict=False):
             stages += [
@@ -85,16 +103,24 @@ class ConvClassifier(nn.Module):
 
 
 def over_images(layers: Callable[[Tensor], Tensor], x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
-    """Apply layers that take (N, 1, H, W) to (..., H, W), and restore what stood before the image."""
-    leading = flatten_event(x, image_shape).shape[:-1]
+    """Apply layers that take (N, C, H, W) to (..., H, W) or (..., C, H, W), and restore what stood before the image."""
+    leading = flatten_event(x, image_shape).shape[: x.dim() - len(image_shape)]
     # Channels last is faster on a CPU (`to`: with one channel `contiguous` changes no strides). The weights stay as
     # they are: Pyro's parameter store copies what is not contiguous, and a stock SVI loop would train the copy.
-    images = x.reshape(-1, 1, *image_shape).to(memory_format=torch.channels_last)
+    images = x.reshape(-1, *_with_colours(image_shape)).to(memory_format=torch.channels_last)
     return layers(images).reshape(*leading, -1)
 
 
-def _reduced(image_shape: tuple[int, ...], halvings: int) -> tuple[int, int]:
+def _with_colours(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    return image_shape if len(image_shape) == 3 else (1, *image_shape)
+
+
+def _reduced(image_shape: tuple[int, ...], halvings: int) -> tuple[int, int, int]:
+    """(C, H, W) after so many halvings."""
     factor = 2**halvings
-    if len(image_shape) != 2 or any(length % factor or not length for length in image_shape):
-        raise ValueError(f"expected (H, W), both multiples of {factor}, got {image_shape}; use fewer stages")
-    return image_shape[0] // factor, image_shape[1] // factor
+    if len(image_shape) not in (2, 3) or any(length % factor or not length for length in image_shape[-2:]):
+        raise ValueError(
+            f"expected (H, W) or (C, H, W), H and W multiples of {factor}, got {image_shape}; use fewer stages"
+        )
+    colours, height, width = _with_colours(image_shape)
+    return colours, height // factor, width // factor

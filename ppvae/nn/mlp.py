@@ -21,7 +21,7 @@ class MLP(nn.Module):
         super().__init__()
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = [math.prod(self.in_shape), *hidden, math.prod(self.out_shape)]
-        self.layers = _linear_layers(widths, activation)
+        self.layers = linear_layers(widths, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return unflatten(self.layers(flatten_event(x, self.in_shape)), self.out_shape)
@@ -64,7 +64,7 @@ class LabelledMLP(nn.Module):
             raise ValueError("expected at least one hidden layer, got none: y would only shift the output")
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         self.first = LabelledLinear(math.prod(self.in_shape), num_classes, hidden[0])
-        self.rest = nn.Sequential(activation(), *_linear_layers([*hidden, math.prod(self.out_shape)], activation))
+        self.rest = nn.Sequential(activation(), *linear_layers([*hidden, math.prod(self.out_shape)], activation))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return unflatten(self.rest(self.first(flatten_event(x, self.in_shape), y)), self.out_shape)
@@ -87,7 +87,8 @@ def unflatten(output: Tensor, event_shape: tuple[int, ...]) -> Tensor:
     return output.unflatten(-1, event_shape) if len(event_shape) > 1 else output
 
 
-def _linear_layers(widths: Sequence[int], activation) -> nn.Sequential:
+def linear_layers(widths: Sequence[int], activation) -> nn.Sequential:
+    """Linear maps from each width to the next, the nonlinearity between them."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]

@@ -24,12 +24,17 @@ class Batches:
         batch_size: rows a step; of partially labelled data, the unlabelled rows a step.
         labelled_per_step: labelled rows beside them, at most; they are gone through in turn.
         seed: of the order.
+        steps: of an epoch; None for as many as go through the data once.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, labelled_per_step: int = 100, seed: int = 0):
+    def __init__(
+        self, data: Dataset, batch_size: int, labelled_per_step: int = 100, seed: int = 0, steps: int | None = None
+    ):
+        if steps is not None and steps < 1:
+            raise ValueError(f"expected at least 1 step an epoch, got {steps}")
         if batch_size < 1 or labelled_per_step < 1:
             raise ValueError(f"expected batch sizes of at least 1, got {batch_size} and {labelled_per_step}")
-        self.data, self.seed = data, seed
+        self.data, self.seed, self._steps = data, seed, steps
         self._labelled, self._unlabelled = data.rows_by_label()
         self._partial = bool(len(self._labelled)) and bool(len(self._unlabelled))
         self._main = self._unlabelled if len(self._unlabelled) else self._labelled
@@ -38,7 +43,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps of an epoch; rows that fill no whole batch wait for a later epoch's order."""
-        return len(self._main) // self.batch_size
+        return self._steps or len(self._main) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Part]]:
         """The steps of one epoch from step ``start`` on, each a list of parts (x,) or (x, y)."""
@@ -54,7 +59,7 @@ class Batches:
 
     def other_order(self) -> "Batches":
         """Batches of the same data in an order independent of this one's."""
-        return Batches(self.data, self.batch_size, max(self.labelled_per_step, 1), self.seed + OTHER)
+        return Batches(self.data, self.batch_size, max(self.labelled_per_step, 1), self.seed + OTHER, self._steps)
 
     def _part(self, index: Tensor, unlabelled: bool) -> Part:
         x = self.data.rows(index)

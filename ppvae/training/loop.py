@@ -51,6 +51,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int = 128,
+    steps_per_epoch: int | None = None,
     labelled_per_step: int = 100,
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
     schedule: Callable[[int], float] | None = None,
@@ -73,6 +74,8 @@ def fit(
         data: a :class:`~ppvae.data.Dataset`, or a floating tensor of shape (N, *event_shape).
         epochs: passes over the data (over its unlabelled rows, where it is partially labelled).
         batch_size: rows a step (unlabelled rows, where the data is partially labelled).
+        steps_per_epoch: steps after which the loss is validated, a checkpoint written and the order drawn anew; None
+            for a pass over the data, which epochs are else. Rows that an epoch does not reach are left to chance.
         labelled_per_step: labelled rows beside the unlabelled ones in each step, at most.
         optimizer: parameters -> torch optimizer; ``adam(1e-3)`` if None.
         schedule: step -> factor on the learning rate.
@@ -101,7 +104,7 @@ def fit(
     check_data(model, guide, data)
     if validation is not None:
         check_data(model, guide, validation)
-    batches = Batches(data, batch_size, labelled_per_step, seed)
+    batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)
     with _training(model, guide, train_model, device, seed):
         run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
         run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))

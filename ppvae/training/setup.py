@@ -63,6 +63,7 @@ def describe_run(run: Run, train_model: bool) -> dict:
         "known_labels": len(data.rows_by_label()[0]),
         "binarization": data.binarization,
         "batch_size": run.batches.batch_size,
+        "steps_per_epoch": len(run.batches),
         "labelled_per_step": run.batches.labelled_per_step,
         "train_model": train_model,
         "frozen_model": None if train_model else _digest_of_module(run.model),

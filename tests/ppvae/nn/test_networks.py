@@ -16,6 +16,9 @@ NETWORKS = {
     "encoder 8": (lambda: ConvEncoder((8, 8), [4, 8, 8], 6), (8, 8), (6,)),
     "decoder 28": (lambda: ConvDecoder(5, [8, 4], (28, 28)), (5,), (28, 28)),
     "decoder 8": (lambda: ConvDecoder(5, [8, 8, 4], (8, 8)), (5,), (8, 8)),
+    "encoder of colours": (lambda: ConvEncoder((3, 8, 8), [4, 8], 6, hidden=[5]), (3, 8, 8), (6,)),
+    "decoder of colours": (lambda: ConvDecoder(5, [8, 4], (3, 8, 8), hidden=[7, 6]), (5,), (3, 8, 8)),
+    "classifier of colours": (lambda: ConvClassifier((3, 8, 8), 10, width=2), (3, 8, 8), (10,)),
     "classifier 28": (lambda: ConvClassifier((28, 28), 10, width=2), (28, 28), (10,)),
     "classifier 8": (lambda: ConvClassifier((8, 8), 10, width=2), (8, 8), (10,)),
 }
@@ -91,7 +94,7 @@ def test_a_shift_moves_each_image_by_itself_and_no_further_than_said():
     [
         (lambda: LabelledMLP(3, 2, [], 4), "at least one hidden layer"),
         (lambda: ConvEncoder((28, 28), [4, 4, 4], 2), r"multiples of 8, got \(28, 28\)"),
-        (lambda: ConvDecoder(2, [4], (3, 8, 8)), r"expected \(H, W\)"),
+        (lambda: ConvDecoder(2, [4], (8,)), r"expected \(H, W\) or \(C, H, W\)"),
     ],
 )
 def test_architectures_that_cannot_be(make, message):

@@ -1,0 +1,52 @@
+"""Disentanglement: how the dimensions of a code lie to the factors that its data were made from.
+
+Each metric is a function of a :class:`Representation` and a seed; of the seed alone, never of the global random state.
+Factors of one value are left out of all of them.
+"""
+
+from ppvae.evaluation.disentanglement.importance import DCI, completeness_of, dci, disentanglement_of
+from ppvae.evaluation.disentanglement.information import (
+    ModularityExplicitness,
+    explicitness_of,
+    mig,
+    mig_of,
+    modularity_explicitness,
+    modularity_of,
+    mutual_information,
+)
+from ppvae.evaluation.disentanglement.irs import irs
+from ppvae.evaluation.disentanglement.report import METRICS, Disentanglement, disentanglement, score
+from ppvae.evaluation.disentanglement.representation import Representation, represent
+from ppvae.evaluation.disentanglement.sap import sap, sap_of
+from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
+from ppvae.evaluation.disentanglement.udr import relative_strength, udr
+from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
+
+__all__ = [
+    "DCI",
+    "METRICS",
+    "AggregatePosterior",
+    "Disentanglement",
+    "ModularityExplicitness",
+    "Representation",
+    "aggregate_posterior",
+    "completeness_of",
+    "dci",
+    "disentanglement",
+    "disentanglement_of",
+    "explicitness_of",
+    "factor_vae",
+    "higgins",
+    "irs",
+    "mig",
+    "mig_of",
+    "modularity_explicitness",
+    "modularity_of",
+    "mutual_information",
+    "relative_strength",
+    "represent",
+    "sap",
+    "sap_of",
+    "score",
+    "udr",
+]

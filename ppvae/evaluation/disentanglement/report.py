@@ -1,0 +1,193 @@
+"""All the disentanglement metrics of one pair, in one call."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ppvae.data import Dataset
+from ppvae.evaluation.disentanglement.importance import dci
+from ppvae.evaluation.disentanglement.information import mig, modularity_explicitness, mutual_information
+from ppvae.evaluation.disentanglement.irs import irs
+from ppvae.evaluation.disentanglement.representation import Representation, represent
+from ppvae.evaluation.disentanglement.sap import sap
+from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
+from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
+
+SAMPLES = 10_000  # of the heat map's information
+
+
+@dataclass(frozen=True, eq=False)
+class Disentanglement:
+    """Every metric of one representation; made by :func:`disentanglement` and :func:`score`.
+
+    Attributes:
+        scores: by name, each from 0 to 1; those that were left out are absent.
+        aggregate: total correlation and the other parts of the rate; None where it was left out or q is no product of
+            Normals.
+        mutual_information: I(z_d; v_k) in nats, shape (D, F), for :func:`ppvae.plots.mutual_information_heatmap`.
+        representation: the codes.
+        seed: of all the draws.
+    """
+
+    scores: dict[str, float]
+    aggregate: AggregatePosterior | None
+    mutual_information: np.ndarray
+    representation: Representation
+    seed: int
+
+    def to_dict(self) -> dict:
+        """As numbers, JSON-ready; nats. What was not computed is None."""
+        kl, found = self.representation.kl, self.aggregate
+        return {
+            **self.scores,
+            "aggregate": None if found is None else {name: getattr(found, name) for name in _AGGREGATE},
+            "kl_per_dimension": None if kl is None else kl.tolist(),
+            "factors": list(self.representation.varying.names),
+            "mutual_information_by_factor": self.mutual_information.tolist(),
+            "seed": self.seed,
+        }
+
+    def table(self) -> Table:
+        """As a rich table: a row for each metric, then the parts of the rate."""
+        codes = self.representation.codes
+        table = Table(
+            "", "", "", title=f"{codes.shape[1]} dimensions, {len(codes)} rows", box=SIMPLE, show_header=False
+        )
+        for name, value in self.scores.items():
+            table.add_row(name.replace("_", " "), f"{value:.3f}", "of 1")
+        if self.aggregate is not None:
+            table.add_section()
+            for name, of in _AGGREGATE.items():
+                if of is not None and getattr(self.aggregate, name) is not None:
+                    table.add_row(name.replace("_", " "), self._cell(name), of.format(self.aggregate.log_n))
+        return table
+
+    def print(self) -> None:
+        """Print :meth:`table`."""
+        Console().print(self.table())
+
+    def plot(self):
+        """:func:`ppvae.plots.mutual_information_heatmap`, a matplotlib figure."""
+        from ppvae.plots import mutual_information_heatmap
+
+        return mutual_information_heatmap(self.mutual_information, self.representation.varying.names)
+
+    def _cell(self, name: str) -> str:
+        error = getattr(self.aggregate, f"{name}_error", None)
+        return f"{getattr(self.aggregate, name):.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def disentanglement(
+    model,
+    guide,
+    data: Dataset,
+    *,
+    site: str = "z",
+    seed: int = 0,
+    leave_out: Collection[str] = (),
+    progress: bool = False,
+    **settings,
+) -> Disentanglement:
+    """Measure how the codes of a guide lie to the ground-truth factors of a whole data set.
+
+    Args:
+        model: generative model; of it only the prior is read.
+        guide: its guide.
+        data: made from ground-truth factors, all of it.
+        site: the latent.
+        seed: of everything drawn: the same seed gives the same numbers.
+        leave_out: names of :data:`METRICS`, such as ``["dci"]``, which takes minutes where the others take seconds.
+        progress: show progress bars.
+        settings: of :func:`score`.
+
+    Raises DataError for data without factors.
+    """
+    _check(leave_out)
+    representation = represent(model, guide, data, site=site, seed=seed, progress=progress)
+    return score(representation, seed=seed, leave_out=leave_out, progress=progress, **settings)
+
+
+def score(
+    representation: Representation,
+    *,
+    seed: int = 0,
+    leave_out: Collection[str] = (),
+    num_train: int = 10_000,
+    num_test: int = 5_000,
+    num_draws: int = 1000,
+    jobs: int = 1,
+    progress: bool = False,
+) -> Disentanglement:
+    """:func:`disentanglement` of codes that are at hand.
+
+    Args:
+        representation: codes of a grid.
+        seed: of everything drawn.
+        leave_out: names of :data:`METRICS`.
+        num_train, num_test: rows (or votes) that classifiers are fitted to and scored on; one sample is ``num_train``.
+        num_draws: of the aggregate posterior.
+        jobs: classifiers of DCI that are fitted at once.
+        progress: show progress bars.
+    """
+    _check(leave_out)
+    wanted = [name for name in _SCORES if name not in leave_out]
+    scores = {}
+    for name in track(wanted, "metrics") if progress else wanted:
+        scores |= _SCORES[name](representation, num_train, num_test, seed, jobs)
+    aggregate = None
+    if "aggregate" not in leave_out and representation.scales is not None:
+        parts = representation.codes, representation.scales, representation.prior
+        aggregate = aggregate_posterior(*parts, num_draws=num_draws, seed=seed, progress=progress)
+    sample = representation.sample(SAMPLES, np.random.default_rng(seed))
+    return Disentanglement(scores, aggregate, mutual_information(*sample), representation, seed)
+
+
+def _check(leave_out: Collection[str]) -> None:
+    unknown = set(leave_out) - set(METRICS)
+    if isinstance(leave_out, str) or unknown:
+        raise ValueError(f"expected a list of names among {METRICS} to leave out, got {leave_out!r}")
+
+
+def _dci(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
+    found = dci(r, num_train=train, num_test=test, seed=seed, jobs=jobs)
+    names = ("disentanglement", "completeness", "informativeness")
+    return {f"dci_{name}": getattr(found, name) for name in names}
+
+
+def _sap(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
+    forms = ("r2", "classifier")
+    return {f"sap_{form}": sap(r, form=form, num_train=train, num_test=test, seed=seed) for form in forms}
+
+
+def _modularity(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
+    return vars(modularity_explicitness(r, num_train=train, num_test=test, seed=seed))
+
+
+_SCORES: dict[str, Callable[..., dict[str, float]]] = {
+    "higgins": lambda r, train, test, seed, jobs: {"higgins": higgins(r, num_train=train, num_eval=test, seed=seed)},
+    "factor_vae": lambda r, train, test, seed, jobs: {
+        "factor_vae": factor_vae(r, num_train=train, num_eval=test, seed=seed)
+    },
+    "mig": lambda r, train, test, seed, jobs: {"mig": mig(r, num_samples=train, seed=seed)},
+    "dci": _dci,
+    "sap": _sap,
+    "modularity_explicitness": _modularity,
+    "irs": lambda r, train, test, seed, jobs: {"irs": irs(r, num_samples=train, seed=seed)},
+}
+
+METRICS = (*_SCORES, "aggregate")
+
+_AGGREGATE = {  # what stands beside each in the table; None keeps it out
+    "total_correlation": "nats",
+    "total_correlation_error": None,
+    "mutual_information": "nats, at most log N = {:.2f}",
+    "mutual_information_error": None,
+    "dimension_wise_kl": "nats",
+    "rate": "nats",
+    "log_n": None,
+}

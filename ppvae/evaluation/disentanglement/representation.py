@@ -1,0 +1,152 @@
+"""The codes of a whole grid of ground-truth factors: what every disentanglement metric is a function of."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyro
+import torch
+from pyro.distributions.distribution import Distribution
+from rich.progress import track
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from ppvae.checks import beside, check_parameters
+from ppvae.contract import check_pair
+from ppvae.data import Dataset, Factors
+from ppvae.errors import DataError
+from ppvae.isolation import untouched
+from ppvae.replay import draw
+from ppvae.tracing import distribution_at
+
+DRAWS = 32  # for the mean of a posterior that has no formula for it
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """Posteriors of one latent site over a grid of factors, N rows and D dimensions.
+
+    Attributes:
+        factors: of the rows; row n is their n-th combination.
+        codes: E_q[z | x_n], shape (N, D).
+        scales: standard deviations of q(z | x_n), shape (N, D), where it is a product of Normals; else None.
+        kl: E_x KL(q(z_d | x) || p(z_d)), shape (D,), nats, where both are products of Normals and p depends on no
+            other latent; else None.
+        prior: p(z_d), batch shape (D,), where it is a product of Normals, the same for every datum; else None.
+
+    Raises DataError where shapes disagree, a code is not finite, or no factor has two values.
+    """
+
+    factors: Factors
+    codes: Tensor
+    scales: Tensor | None = None
+    kl: Tensor | None = None
+    prior: Normal | None = None
+
+    def __post_init__(self) -> None:
+        if self.codes.dim() != 2 or len(self.codes) != len(self.factors) or self.codes.shape[1] == 0:
+            raise DataError(
+                f"expected codes of shape ({len(self.factors)}, D), one row a combination of factors, got "
+                f"{tuple(self.codes.shape)}"
+            )
+        if self.scales is not None and self.scales.shape != self.codes.shape:
+            raise DataError(f"expected scales of the codes' shape, got {tuple(self.scales.shape)}")
+        if not torch.isfinite(self.codes).all():
+            row = int((~torch.isfinite(self.codes)).any(1).nonzero()[0])
+            raise DataError(f"expected finite codes, got {self.codes[row].tolist()} first in row {row}")
+        if max(self.factors.sizes) < 2:
+            raise DataError(f"expected a factor of at least two values, got {self.factors}")
+
+    @cached_property
+    def varying(self) -> Factors:
+        """The factors of more than one value, the only ones that a metric sees; they number the rows as all do."""
+        kept = [(name, size) for name, size in zip(self.factors.names, self.factors.sizes, strict=True) if size > 1]
+        return Factors(*zip(*kept, strict=True))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of values of each varying factor, F of them."""
+        return self.varying.sizes
+
+    def at(self, values: np.ndarray) -> np.ndarray:
+        """Codes (..., D) of values (..., F) of the varying factors."""
+        return self._array[np.ravel_multi_index(np.moveaxis(values, -1, 0), self.sizes)]
+
+    def sample(self, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Codes, float64 (rows, D), and values of the varying factors, (rows, F), of rows drawn with replacement."""
+        if rows < 1:
+            raise ValueError(f"expected at least 1 row, got {rows}")
+        values = rng.integers(self.sizes, size=(rows, len(self.sizes)))
+        return self.at(values).astype(np.float64), values
+
+    @cached_property
+    def _array(self) -> np.ndarray:
+        return self.codes.detach().cpu().numpy()
+
+
+def represent(
+    model, guide, data: Dataset, *, site: str = "z", batch_size: int = 1024, seed: int = 0, progress: bool = False
+) -> Representation:
+    """One pass of a guide, in evaluation mode, over data made from ground-truth factors.
+
+    Args:
+        model: generative model; of it only the prior is read.
+        guide: its guide. Where ``site`` depends on other latents, q is the one at draws of them.
+        data: with ``factors``; rows that would be binarized anew are taken at their most probable binarization.
+        site: the latent.
+        batch_size: rows at once.
+        seed: of what is drawn: latents before ``site``, a mean without a formula (32 draws).
+        progress: show a progress bar.
+
+    Raises DataError for data without factors, ContractError where the guide does not draw ``site``.
+    """
+    factors = _factors_of(data)
+    check_parameters(model, guide)
+    first = beside(model, data.most_probable(torch.arange(min(4, len(data)))))
+    check_pair(model, guide, first)
+    blocks = torch.arange(len(data)).split(batch_size)
+    with untouched(model, guide, device=first.device, seed=seed), pyro.validation_enabled(False):
+        particles = draw(model, guide, first, num_particles=1)
+        fixed_prior = site == next((name for name, s in particles.model.items() if not s.observed), None)
+        prior = _prior(distribution_at(model, site, first)) if fixed_prior else None
+        parts = []
+        for index in track(blocks, "codes") if progress else blocks:
+            x = beside(model, data.most_probable(index))
+            p = distribution_at(model, site, x) if fixed_prior else None
+            parts.append(_statistics(distribution_at(guide, site, x), p))
+    codes, scales, kl = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+    return Representation(factors, codes, scales, None if kl is None else kl.double().mean(0).float(), prior)
+
+
+def _factors_of(data: Dataset) -> Factors:
+    """The ground-truth factors of a data set. Raises DataError where it has none."""
+    factors = getattr(data, "factors", None)
+    if factors is None:
+        raise DataError(
+            f"expected data made from ground-truth factors, got {getattr(data, 'name', type(data).__name__)!r} which "
+            'has none; take all of "sprites", "dsprites" or "shapes3d"'
+        )
+    return factors
+
+
+def _statistics(q: Distribution, p: Distribution | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Means, scales and KL per dimension of some rows, each (B, D) or None, on the CPU."""
+    rows = q.batch_shape[0]
+    try:
+        mean = q.mean
+    except NotImplementedError:
+        mean = q.sample((DRAWS,)).mean(0)
+    q, p = (fn.base_dist if isinstance(fn, Independent) else fn for fn in (q, p))
+    scale = q.scale.expand_as(mean) if isinstance(q, Normal) else None
+    kl = kl_divergence(q, p).expand_as(mean) if isinstance(q, Normal) and isinstance(p, Normal) else None
+    return tuple(None if part is None else part.reshape(rows, -1).float().cpu() for part in (mean, scale, kl))
+
+
+def _prior(p: Distribution) -> Normal | None:
+    """p(z_d), batch shape (D,), on the CPU; None where it is no product of Normals or not the same for every row."""
+    rows, base = p.batch_shape[0], p.base_dist if isinstance(p, Independent) else p
+    if not isinstance(base, Normal):
+        return None
+    loc, scale = (part.expand(base.batch_shape).reshape(rows, -1).float().cpu() for part in (base.loc, base.scale))
+    same = (loc == loc[0]).all() and (scale == scale[0]).all()
+    return Normal(loc[0], scale[0]) if same else None

@@ -1,0 +1,51 @@
+"""What the model makes of a code when one of its elements is moved."""
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppvae.checks import beside, check_input, check_parameters
+from ppvae.contract import check_pair
+from ppvae.errors import ContractError
+from ppvae.isolation import untouched
+from ppvae.tracing import OBSERVED, distribution_at
+
+VALUES = tuple(v / 2 for v in range(-4, 5))
+
+
+def traversals(
+    model, guide, x: Tensor, *, site: str = "z", values: tuple[float, ...] = VALUES, seed: int = 0
+) -> Tensor:
+    """E[x | z] with one element of z = E_q[z | x] after the other set to each of some values.
+
+    Args:
+        model: generative model.
+        guide: its guide.
+        x: one datum, shape (1, *event_shape).
+        site: a latent of shape (D,), whose posterior has a formula for its mean. Other latents are drawn, the same
+            for every code.
+        values: V of them, in units of z.
+        seed: of what is drawn.
+
+    Returns:
+        Tensor of shape (D, V, *event_shape).
+    """
+    check_parameters(model, guide)
+    check_input(x, None)
+    x = beside(model, x)
+    if len(x) != 1:
+        raise ContractError(f"expected one datum, shape (1, ...), got {len(x)}")
+    check_pair(model, guide, x)
+    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
+        mean = distribution_at(guide, site, x).mean
+        if mean.dim() != 2:
+            raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(mean.shape[1:])}")
+        codes = torch.stack([_moved(mean[0], d, value) for d in range(mean.shape[1]) for value in values])
+        many = x.expand(len(codes), *x.shape[1:])
+        images = distribution_at(poutine.condition(model, {site: codes}), OBSERVED, many).mean
+    return images.reshape(mean.shape[1], len(values), *x.shape[1:])
+
+
+def _moved(z: Tensor, element: int, value: float) -> Tensor:
+    return torch.where(torch.arange(len(z), device=z.device) == element, value, z)

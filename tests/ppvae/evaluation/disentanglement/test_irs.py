@@ -1,0 +1,44 @@
+"""IRS: an exact case, and codes of known worth."""
+
+import numpy as np
+import pytest
+import torch
+
+from ppvae.evaluation.disentanglement import Representation, irs
+from ppvae.evaluation.disentanglement.irs import robustness
+from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, representation, transformed
+
+
+def test_robustness_by_hand():
+    """z = v1 + 0.5 v2 on a 2 x 2 grid: it strays 0.25 with v1 held and 0.5 with v2 held, of 0.75 at most."""
+    values = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    codes = values @ np.array([[1.0], [0.5]])
+    found, greatest = robustness(codes, values, quantile=1.0)
+    np.testing.assert_allclose(found, [[1 - 0.25 / 0.75, 1 - 0.5 / 0.75]])
+    np.testing.assert_allclose(greatest, [0.75])
+
+
+# Of noise the score is 1 - (99th percentile of a group) / (greatest of 10,000), about 1 - 2.5 / 4. Over draws of the
+# noise it is 0.367 with a standard deviation of 0.010, beside a perfect code 0.551 and 0.008.
+@pytest.mark.parametrize(
+    ("code", "value", "error"),
+    [
+        ("perfect", 1, 1e-9),
+        ("perfect and noise", 0.55, 0.03),
+        ("duplicated", 1, 1e-9),
+        ("noise", 0.367, 0.04),
+        ("constant", 0, 0),
+    ],
+)
+def test_known_codes(code, value, error):
+    assert irs(representation(code)) == pytest.approx(value, abs=error)
+
+
+def test_order_sign_and_a_common_scale_leave_it_alone():
+    r = representation("rotated", SMALL)
+    assert irs(r) == pytest.approx(irs(transformed(r, [7.0, 7.0, 7.0])), rel=1e-5)
+
+
+def test_a_constant_dimension_has_no_weight():
+    codes = torch.cat([perfect(SMALL), torch.full((len(SMALL), 2), 0.3)], 1)
+    assert irs(Representation(SMALL, codes)) == pytest.approx(1)

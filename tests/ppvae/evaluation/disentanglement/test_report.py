@@ -1,0 +1,64 @@
+"""Every metric in one call."""
+
+import json
+
+import pytest
+import torch
+from rich.console import Console
+
+import ppvae
+from ppvae.evaluation.disentanglement import METRICS, Representation, disentanglement, score
+from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect
+from tests.ppvae.evaluation.disentanglement.test_representation import pair
+
+SIZES = {"num_train": 100, "num_test": 50, "num_draws": 50}
+
+
+def test_one_call_gives_them_all_and_the_seed_alone_decides():
+    model, guide, data = pair()
+    torch.manual_seed(5)
+    one = disentanglement(model, guide, data, **SIZES).to_dict()
+    torch.manual_seed(6)
+    assert disentanglement(model, guide, data, jobs=2, **SIZES).to_dict() == one
+    assert disentanglement(model, guide, data, seed=1, **SIZES).to_dict() != one
+    assert json.loads(json.dumps(one, allow_nan=False)) == one
+    scores = ["higgins", "factor_vae", "mig", "dci_disentanglement", "dci_completeness", "dci_informativeness"]
+    scores += ["sap_r2", "sap_classifier", "modularity", "explicitness", "irs"]
+    assert list(one)[: len(scores)] == scores
+    assert one["aggregate"]["rate"] == pytest.approx(sum(one["kl_per_dimension"]), rel=0.5)
+    assert one["aggregate"]["log_n"] == pytest.approx(4.094, abs=1e-3)
+    assert len(one["kl_per_dimension"]) == 2
+
+
+def test_table_and_figure():
+    r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
+    found = score(r, leave_out=["dci", "sap"], **SIZES)
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(found.table())
+    shown = capture.get()
+    assert "factor vae" in shown
+    assert "at most log N = 4.09" in shown
+    assert "±" in shown
+    assert "sap" not in shown
+    assert "rate" not in shown  # no prior is known
+    axes = found.plot().axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(SMALL.names)
+    assert axes.images[0].get_array().argmax(0).tolist() == [0, 1, 2]
+
+
+def test_what_is_left_out_is_absent():
+    r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
+    found = score(r, leave_out=[name for name in METRICS if name != "mig"])
+    assert list(found.scores) == ["mig"]
+    assert found.aggregate is None
+    assert found.to_dict()["aggregate"] is None
+
+
+def test_refusals():
+    model, guide, data = pair()
+    with pytest.raises(ppvae.DataError, match="has none"):
+        disentanglement(model, guide, data.take(slice(0, 30)))
+    for wrong in (["beta"], "dci"):
+        with pytest.raises(ValueError, match="a list of names among"):
+            disentanglement(model, guide, data, leave_out=wrong)

@@ -1,0 +1,105 @@
+"""The exact aggregate posterior against brute force and against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+import ppvae
+from ppvae.evaluation.disentanglement import aggregate_posterior
+from ppvae.evaluation.disentanglement.total_correlation import _log_aggregate
+
+
+def test_densities_are_those_of_the_mixture():
+    torch.manual_seed(0)
+    codes, scales = torch.randn(7, 3).double(), 0.1 + torch.rand(7, 3).double()
+    z, weights = 2 * torch.randn(5, 3).double(), Categorical(torch.ones(7).double())
+    joint, marginals = _log_aggregate(z, codes, scales)
+    constant = 0.5 * math.log(2 * math.pi)
+    mixture = MixtureSameFamily(weights, Independent(Normal(codes, scales), 1))
+    torch.testing.assert_close(joint - 3 * constant, mixture.log_prob(z))
+    for d in range(3):
+        mixture = MixtureSameFamily(weights, Normal(codes[:, d], scales[:, d]))
+        torch.testing.assert_close(marginals[:, d] - constant, mixture.log_prob(z[:, d]))
+
+
+def correlated(rho: float, rows: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posteriors whose aggregate is N(0, [[1, rho], [rho, 1]])."""
+    covariance = torch.tensor([[1.0, rho], [rho, 1.0]]) - scale**2 * torch.eye(2)
+    noise = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
+    return noise @ torch.linalg.cholesky(covariance).T, torch.full((rows, 2), scale)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
+def test_correlated_gaussians(rho):
+    rows = 20_000
+    found = aggregate_posterior(*correlated(rho, rows, 0.4), num_draws=2000)
+    exact = -0.5 * math.log(1 - rho**2)
+    # The codes are a sample: d TC / d rho = rho / (1 - rho^2), and the error of rho is (1 - rho^2) / sqrt(N).
+    error = math.hypot(found.total_correlation_error, rho / rows**0.5)
+    assert found.total_correlation == pytest.approx(exact, abs=4 * error + 1e-3)
+    information = 0.5 * math.log(1 - rho**2) - 2 * math.log(0.4)
+    assert found.mutual_information == pytest.approx(information, abs=4 * found.mutual_information_error + 0.02)
+    assert found.dimension_wise_kl == pytest.approx(0, abs=0.01)
+
+
+def test_the_parts_add_up_to_the_rate():
+    torch.manual_seed(0)
+    codes, scales = torch.randn(3000, 4) * torch.tensor([2.0, 1.0, 0.5, 0.0]), 0.2 + torch.rand(3000, 4)
+    found = aggregate_posterior(codes, scales, num_draws=2000)
+    exact = 0.5 * (codes**2 + scales**2 - 1 - 2 * scales.log()).sum(1)
+    total = found.pointwise_information + found.pointwise_correlation + found.pointwise_kl
+    error = total.std().item() / 2000**0.5
+    assert found.rate == pytest.approx(exact.mean().item(), abs=4 * error)
+
+
+def test_another_prior_and_none():
+    codes, scales = correlated(0.5, 500, 0.4)
+    loc, scale = torch.tensor([0.5, 0.0]), torch.tensor([1.0, 2.0])
+    found = aggregate_posterior(codes, scales, Normal(loc, scale), num_draws=2000)
+    exact = kl_divergence(Normal(codes, scales), Normal(loc, scale)).sum(1).mean().item()
+    total = found.pointwise_information + found.pointwise_correlation + found.pointwise_kl
+    assert found.rate == pytest.approx(exact, abs=4 * total.std().item() / 2000**0.5)
+    without = aggregate_posterior(codes, scales, None, num_draws=2000)
+    assert without.total_correlation == found.total_correlation
+    assert without.rate is without.dimension_wise_kl is None
+    assert "rate" not in repr(without)
+
+
+def test_a_grid_of_codes_has_no_total_correlation_and_information_stops_at_log_n():
+    axis = torch.arange(12.0)
+    codes = torch.cartesian_prod(axis, axis)
+    found = aggregate_posterior(codes, torch.full_like(codes, 1e-3))
+    assert found.total_correlation == pytest.approx(0, abs=1e-6)
+    assert found.mutual_information == pytest.approx(found.log_n, abs=1e-6)
+    assert found.log_n == pytest.approx(math.log(144))
+    assert "log N = 4.97" in repr(found)
+
+
+def test_twice_the_same_code_is_all_total_correlation():
+    """z_2 = z_1: each z_d tells the row, so TC = log N, all that there is to know."""
+    codes = torch.arange(50.0).unsqueeze(1).expand(-1, 2)
+    found = aggregate_posterior(codes, torch.full((50, 2), 1e-3))
+    assert found.total_correlation == pytest.approx(math.log(50), abs=1e-5)
+
+
+def test_the_seed_alone_decides():
+    codes, scales = correlated(0.5, 100, 0.4)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one, same, other = (aggregate_posterior(codes, scales, num_draws=50, seed=s).total_correlation for s in (0, 0, 1))
+    assert one == same != other
+    torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def test_refusals():
+    codes, scales = correlated(0.5, 10, 0.4)
+    with pytest.raises(ppvae.DataError, match="one shape"):
+        aggregate_posterior(codes, scales[:5])
+    with pytest.raises(ppvae.DataError, match="first in row 3"):
+        aggregate_posterior(codes, scales.index_fill(0, torch.tensor(3), 0.0))
+    with pytest.raises(ppvae.DataError, match="first in row 4"):
+        aggregate_posterior(codes.index_fill(0, torch.tensor(4), torch.nan), scales)
+    with pytest.raises(ValueError, match="at least 2 draws"):
+        aggregate_posterior(codes, scales, num_draws=1)

@@ -1,0 +1,83 @@
+"""UDR: exact matrices, and models that agree to a known degree."""
+
+import numpy as np
+import pytest
+import torch
+
+import ppvae
+from ppvae.evaluation.disentanglement import Representation, relative_strength, udr
+from ppvae.evaluation.disentanglement.udr import lasso_similarity, spearman_similarity
+from tests.ppvae.evaluation.disentanglement.codes import DSPRITES, SMALL, noise, perfect, rotation
+
+
+def trained(codes: torch.Tensor, dead: int = 0, factors=SMALL) -> Representation:
+    """A model's codes, with some dimensions beside that hold nothing: KL 0."""
+    kl = torch.cat([torch.ones(codes.shape[1]), torch.zeros(dead)])
+    return Representation(factors, torch.cat([codes, 0.01 * noise(factors, dead)], 1), kl=kl)
+
+
+def test_relative_strength_of_matrices():
+    assert relative_strength(np.eye(3)) == 1
+    assert relative_strength(np.ones((4, 4))) == pytest.approx(0.25)
+    assert relative_strength(np.array([[1.0, 0.0]])) == pytest.approx(2 / 3)  # one of three dimensions has no peer
+    assert relative_strength(np.array([[0.8, 0.2], [0.0, 0.5]])) == pytest.approx(
+        (0.8 + 0.5**2 / 0.7 + 0.8**2 / 1.0 + 0.5) / 4
+    )
+    assert relative_strength(np.zeros((2, 3))) == relative_strength(np.zeros((0, 3))) == 0
+
+
+def test_similarities_of_a_code_with_itself_reordered():
+    codes = np.random.default_rng(0).standard_normal((5000, 3))
+    other = -2 * codes[:, [2, 0, 1]]
+    expected = np.eye(3)[[2, 0, 1]].T
+    np.testing.assert_allclose(spearman_similarity(codes, other), expected, atol=4 / 5000**0.5)
+    np.testing.assert_allclose(lasso_similarity(codes, other), 0.9 * expected, atol=1e-3)  # shrunk by its penalty
+    assert not spearman_similarity(np.zeros((9, 2)), np.ones((9, 1))).any()
+    assert lasso_similarity(codes[:, :0], codes).shape == (0, 3)
+    assert lasso_similarity(codes, other[:, :1]).shape == (3, 1)
+
+
+def test_spearman_is_that_of_scipy():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(4, size=(100, 2)), rng.standard_normal((100, 2))  # with ties
+    expected = np.abs(spearmanr(one, other).statistic[:2, 2:])
+    np.testing.assert_allclose(spearman_similarity(one, other), expected)
+
+
+@pytest.mark.parametrize(("form", "top"), [("lasso", 0.9), ("spearman", 1.0)])
+def test_models_that_agree_but_for_order_sign_and_scale(form, top):
+    code = perfect(DSPRITES)
+    models = [
+        trained(code, 3, DSPRITES),
+        trained(-code.flip(1), 1, DSPRITES),
+        trained(code[:, [1, 0, 2, 4, 3]] * torch.tensor([3.0, 0.5, 1, 1, 1]), 0, DSPRITES),
+    ]
+    found = udr(models, form=form)
+    # Spearman's sum holds the chance correlations of 4 other dimensions, each about 0.8 / sqrt(N).
+    assert found == pytest.approx([top] * 3, abs=0.005 if form == "lasso" else 0.05)
+
+
+@pytest.mark.parametrize("form", ["lasso", "spearman"])
+def test_a_rotated_model_is_ranked_below_those_that_agree(form):
+    code = perfect(SMALL)
+    found = udr([trained(code), trained(code.flip(1)), trained(-code), trained(code @ rotation(3, 0))], form=form)
+    assert found[:3].min() > found[3] + 0.1
+
+
+def test_uninformative_models_score_zero_and_never_nan():
+    dead = Representation(SMALL, perfect(SMALL), kl=torch.zeros(3))
+    assert udr([dead, trained(perfect(SMALL))]).tolist() == [0, 0]
+
+
+def test_refusals():
+    one = trained(perfect(SMALL))
+    with pytest.raises(ppvae.DataError, match="at least two models, got 1"):
+        udr([one])
+    with pytest.raises(ppvae.DataError, match="without: q or p is not Normal"):
+        udr([one, Representation(SMALL, perfect(SMALL))])
+    with pytest.raises(ppvae.DataError, match="the same data"):
+        udr([one, trained(perfect(DSPRITES), 0, DSPRITES)])
+    with pytest.raises(ValueError, match="got 'pearson'"):
+        udr([one, one], form="pearson")
