@@ -110,7 +110,7 @@ def main(config: Config) -> dict:
 def settings(config: Config) -> dict:
     """What makes the run what it is."""
     own = {name: value for name, value in asdict(config).items() if name not in ("device", "out", "correlations")}
-    return {**own, "strength": strength(config), "leave_out": list(config.leave_out)}
+    return {**own, "strength": strength(config)}
 
 
 def strength(config: Config) -> float:
@@ -191,9 +191,9 @@ def reconstruction(model, guide, data: Dataset, seed: int) -> float:
 
 
 def draw_figures(model, guide, data: Dataset, codes: Representation, followed: list[dict], folder: Path) -> None:
-    heart = data.rows(data.factors.index(torch.tensor([[2, 4, 8, 16, 16]])))
+    example = data.rows(data.factors.index(torch.tensor([[2 * size // 3 for size in data.factors.sizes]])))  # a heart
     order = codes.kl.argsort(descending=True)
-    moved = ppvae.traversals(model, guide, heart).cpu()[order]
+    moved = ppvae.traversals(model, guide, example).cpu()[order]
     labels = [f"z{d}  {codes.kl[d]:.2f} nats" for d in order.tolist()]
     plots.image_grid(moved, labels).savefig(folder / "traversals.png", dpi=120)
     plots.animate(moved, folder / "traversals.gif")

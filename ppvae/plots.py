@@ -159,3 +159,18 @@ def animate(images: Tensor, path, scale: int = 1) -> None:
     frames = [Image.fromarray(strip.repeat(scale, 0).repeat(scale, 1)) for strip in strips]
     frames += frames[-2:0:-1]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=150, loop=0)
+
+
+def scatter(points: dict[str, Sequence[Sequence[float]]], x_label: str, y_labels: Sequence[str]) -> Figure:
+    """One panel for each y, one point for each (x, y, y, ...) of each name."""
+    figure = Figure(figsize=(4.5 * len(y_labels), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(y_labels), squeeze=False)[0]
+    for index, (panel, label) in enumerate(zip(panels, y_labels, strict=True)):
+        for number, (name, rows) in enumerate(points.items()):
+            place = [row[0] for row in rows], [row[1 + index] for row in rows]
+            panel.scatter(*place, label=name, marker="osD^vPX*"[number // 10 % 8])
+        panel.set(xlabel=x_label, ylabel=label)
+        panel.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    return figure

@@ -1,0 +1,175 @@
+"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
+
+Each run is one of ``factorvae_dsprites.py`` in a folder of its own, with the same steps; a run that is finished is not
+run again, one that was stopped is taken up. ``--list`` prints the command of each run that is not finished, one a line,
+for whatever runs commands: xargs on one machine, GNU parallel over several that share the folder, a job array.
+
+    python experiments/disentanglement_study.py                                      # all of them, one after the other
+    python experiments/disentanglement_study.py --list | xargs -P 2 -I {} sh -c {}   # two at a time
+    python experiments/disentanglement_study.py --runs                               # the table of what is finished
+
+Published: Kim and Mnih 2018 ("Disentangling by Factorising"), FactorVAE score .82 (gamma 40) and .73 (beta-VAE, 4)
+after 300,000 steps; the closest reproduction noted MIG .43 (gamma 40), and .45 to .50 for beta-TCVAE. UDR, which needs
+no factors, is over the seeds of one row, of which it takes two or more.
+
+Writes to the run folder: a folder for each run, table.json, scatter.png.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from factorvae_dsprites import RECIPES, settings
+from factorvae_dsprites import Config as Run
+from factorvae_dsprites import main as run
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import tensor
+
+from ppvae import command_line, plots
+from ppvae.data.sprites import SPRITES
+from ppvae.evaluation.disentanglement import Representation, udr
+from ppvae.training.study import finished, reports
+
+COLUMNS = {
+    "reconstruction": "reconstruction",
+    "factor_vae": "FactorVAE",
+    "mig": "MIG",
+    "higgins": "Higgins",
+    "dci_disentanglement": "DCI D",
+    "dci_completeness": "DCI C",
+    "sap_r2": "SAP",
+    "modularity": "modularity",
+    "explicitness": "explicitness",
+    "irs": "IRS",
+    "total_correlation": "TC, nats",
+    "rate": "rate, nats",
+}
+OWN = ("recipe", "strength", "seed")  # what makes a run one of the study's; all else is shared
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which runs."""
+
+    runs: tuple[str, ...] = (
+        *("vae", "beta-vae:4", "factor-vae:10", "factor-vae:35", "beta-tcvae:6", "dip-vae-ii:10"),
+        *("annealed-vae:25", "info-vae:1000"),
+    )
+    """RECIPE or RECIPE:STRENGTH."""
+    seeds: tuple[int, ...] = (0,)
+    list: bool = False
+    """Print the commands of the runs that are not finished, and run nothing."""
+    settings: Run = field(default_factory=Run)
+    """Of every run; its recipe, strength, seed and out are set here."""
+    out: Path = Path("runs/disentanglement")
+
+
+def main(config: Config) -> list[dict]:
+    unfinished = [one for one in planned(config) if not finished(one.out, settings(one))]
+    if config.list:
+        print("\n".join(map(command, unfinished)))
+        return []
+    for one in unfinished:
+        run(one)
+    found = [flat(report) for report in reports(config.out, shared(config.settings))]
+    if not found:
+        Console().print(f"no finished run in {config.out}")
+        return []
+    rows = {name: [r for r in found if name_of(r) == name] for name in dict.fromkeys(map(name_of, found))}
+    table = [summary(name, group, config.out) for name, group in rows.items()]
+    (config.out / "table.json").write_text(json.dumps(table, indent=2, allow_nan=False) + "\n")
+    scatter(rows).savefig(config.out / "scatter.png", dpi=120)
+    print_table(table, found[0])
+    return table
+
+
+def planned(config: Config) -> list[Run]:
+    """The settings of each run, in the order of the grid."""
+    found = []
+    for seed in config.seeds:
+        for name in config.runs:
+            recipe, _, strength = name.partition(":")
+            if recipe not in RECIPES:
+                raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, got {recipe!r}")
+            value = float(strength) if strength else RECIPES[recipe][1]
+            out = config.out / f"{recipe}-{value:g}-seed{seed}"
+            found.append(replace(config.settings, recipe=recipe, strength=value, seed=seed, out=out))
+    return found
+
+
+def command(one: Run) -> str:
+    """The line that makes one run."""
+    usual = vars(Run())
+    words = ["python", str(Path(__file__).with_name("factorvae_dsprites.py"))]
+    for name, value in vars(one).items():
+        if value == usual[name]:
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(words)
+
+
+def shared(one: Run) -> dict:
+    """What all runs of a table have in common."""
+    return {name: value for name, value in settings(one).items() if name not in OWN}
+
+
+def flat(report: dict) -> dict:
+    return {**report, **(report["aggregate"] or {})}
+
+
+def name_of(report: dict) -> str:
+    return report["recipe"] if report["recipe"] == "vae" else f"{report['recipe']} {report['strength']:g}"
+
+
+def summary(name: str, group: list[dict], out: Path) -> dict:
+    """Means and standard deviations over the seeds of one row; UDR's mean, where there are two seeds or more."""
+    row = {"name": name, "seeds": [report["seed"] for report in group]}
+    for key in COLUMNS:
+        values = [report[key] for report in group if report.get(key) is not None]
+        row[key] = [mean(values), stdev(values) if len(values) > 1 else None] if values else None
+    row["udr"] = float(udr([codes_of(r, out) for r in group]).mean()) if len(group) > 1 else None
+    return row
+
+
+def codes_of(report: dict, out: Path) -> Representation:
+    folder = out / f"{report['recipe']}-{report['strength']:g}-seed{report['seed']}"
+    arrays = load_file(folder / "codes.safetensors")
+    return Representation(SPRITES, arrays["means"], arrays["scales"], tensor(report["kl_per_dimension"]))
+
+
+def scatter(rows: dict[str, list[dict]]) -> Figure:
+    """One point a run: the FactorVAE score, and MIG, against the reconstruction error."""
+    points = {
+        name: [[r[key] for key in ("reconstruction", "factor_vae", "mig")] for r in g] for name, g in rows.items()
+    }
+    return plots.scatter(points, "reconstruction error, nats", ["FactorVAE score", "MIG"])
+
+
+def print_table(table: list[dict], one: dict) -> None:
+    title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"
+    shown = Table("", *(row["name"] for row in table), title=title)
+    for key, label in {**COLUMNS, "udr": "UDR"}.items():
+        if any(row[key] is not None for row in table):
+            shown.add_row(label, *(cell(row[key]) for row in table))
+    shown.add_row("seeds", *(str(len(row["seeds"])) for row in table))
+    Console().print(shown)
+
+
+def cell(value: list | float | None) -> str:
+    if value is None:
+        return ""
+    middle, deviation = value if isinstance(value, list) else (value, None)
+    return f"{middle:.3g}" + ("" if deviation is None else f" ± {deviation:.2g}")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, __doc__)

@@ -1,0 +1,99 @@
+"""The run on dSprites and the study, on a grid of 60 images, at once."""
+
+import json
+import shlex
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+from ppvae.data import Dataset, Factors, Splits
+
+EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The two scripts, on squares of 3 sizes at 4 x 5 places."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    one, study = import_module("factorvae_dsprites"), import_module("disentanglement_study")
+    factors = Factors(("size", "row", "column"), (3, 4, 5))
+    x = torch.zeros(len(factors), 16, 16, dtype=torch.uint8)
+    for image, (size, row, column) in zip(x, factors.values(torch.arange(len(factors))).tolist(), strict=True):
+        image[3 * row : 3 * row + size + 2, 2 * column : 2 * column + size + 2] = 255
+    data = Dataset(x, factors=factors)
+    monkeypatch.setattr(one, "load", lambda name: Splits(data, data))
+    monkeypatch.setattr(one, "IMAGES", 20)
+    monkeypatch.setattr(one, "EPOCH", 2)
+    monkeypatch.setattr(study, "SPRITES", factors)
+    return one, study
+
+
+def small(one, **changes):
+    return replace(one.Config(steps=4, batch_size=8, correlations=2, leave_out=("dci",)), **changes)
+
+
+@pytest.mark.parametrize("recipe", ["factor-vae", "annealed-vae"])
+def test_a_run_leaves_scores_figures_and_codes(scripts, recipe, tmp_path):
+    one, _ = scripts
+    report = one.main(small(one, recipe=recipe, out=tmp_path))
+    assert json.loads((tmp_path / "report.json").read_text())["factor_vae"] == report["factor_vae"]
+    for name in ("traversals.png", "traversals.gif", "reconstructions.png", "information.png", "total_correlation.png"):
+        assert (tmp_path / name).stat().st_size > 1000, name
+    assert report["strength"] == one.RECIPES[recipe][1]
+    assert {"factor_vae", "mig", "higgins", "sap_r2", "irs"} <= report.keys()
+    assert ("critic" in report["correlations"][0]) == (recipe == "factor-vae")
+    assert [row["step"] for row in report["correlations"]] == [2, 4]
+
+
+def test_a_run_that_was_stopped_gives_the_report_of_one_that_was_not(scripts, tmp_path, monkeypatch):
+    one, _ = scripts
+    whole = one.main(small(one, out=tmp_path / "whole"))
+    with monkeypatch.context() as stopping:
+        stopping.setattr(one, "aggregate_posterior", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            one.main(small(one, out=tmp_path / "stopped"))
+    resumed = one.main(small(one, out=tmp_path / "stopped"))
+    # The first stage was over when it was stopped, and its total correlation can be taken once more.
+    del whole["training_seconds"], resumed["training_seconds"]
+    assert resumed == whole
+
+
+def _interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+
+def test_the_study_runs_what_is_missing_and_tables_what_is_there(scripts, tmp_path):
+    one, study = scripts
+    config = study.Config(runs=("vae", "beta-vae:2"), seeds=(0, 1), settings=small(one), out=tmp_path)
+    table = study.main(config)
+    assert [row["name"] for row in table] == ["beta-vae 2", "vae"]
+    for row, folder in zip(table, ("beta-vae-2", "vae-1"), strict=True):
+        files = [tmp_path / f"{folder}-seed{seed}" / "report.json" for seed in (0, 1)]
+        scores = [json.loads(file.read_text())["factor_vae"] for file in files]
+        assert row["factor_vae"][0] == pytest.approx(sum(scores) / 2)
+        assert row["seeds"] == [0, 1]
+        assert 0 <= row["udr"] <= 1
+    before = {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
+    study.main(config)
+    assert before == {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
+    assert (tmp_path / "scatter.png").stat().st_size > 1000
+
+
+def test_listed_commands_make_the_same_runs(scripts, tmp_path, capsys):
+    one, study = scripts
+    settings = small(one, bfloat16=False)
+    config = study.Config(runs=("factor-vae:10", "vae"), list=True, settings=settings, out=tmp_path / "a folder")
+    assert study.main(config) == []
+    lines = capsys.readouterr().out.splitlines()
+    parsed = [tyro.cli(one.Config, args=shlex.split(line)[2:]) for line in lines]
+    assert parsed == study.planned(config)
+
+
+def test_a_recipe_that_is_none_is_refused(scripts):
+    _, study = scripts
+    with pytest.raises(ValueError, match="expected a recipe out of vae, beta-vae"):
+        study.planned(study.Config(runs=("no-vae:3",)))
