@@ -141,7 +141,9 @@ def train(
     config: Config, model, guide, objective, data: Dataset, folder: Path
 ) -> tuple[float, Representation, list[dict]]:
     """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage."""
-    epochs = -(-config.steps // EPOCH)
+    epochs, rest = divmod(config.steps, min(EPOCH, config.steps))
+    if rest:
+        raise ValueError(f"expected a multiple of {EPOCH} steps, got {config.steps}")
     file = folder / "correlations.json"
     followed = json.loads(file.read_text()) if file.exists() else []
     for stage in sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)}):
@@ -165,6 +167,8 @@ def train(
             followed = [row for row in followed if row["step"] < last["step"]]
             followed.append({"step": last["step"], **correlations(codes, objective, config.seed)})
             file.write_text(json.dumps(followed, indent=2) + "\n")
+    if last["epoch"] != epochs:
+        raise ValueError(f"expected a run of {config.steps} steps in {folder}, got one that has come to {last['step']}")
     return last["seconds"], codes, followed
 
 

@@ -25,17 +25,21 @@ import torch
 from torch import Tensor
 
 
-def weighted(batch_size: int, num_data: int) -> Tensor:
-    """Log weights of the weighted estimate, (B, B): log 1 / (N B) everywhere."""
+def weighted(batch_size: int, num_data: int, like: Tensor | None = None) -> Tensor:
+    """Log weights of the weighted estimate, (B, B), of the type and on the device of ``like``: log 1 / (N B)."""
     _require_sizes(batch_size, num_data, least=1)
-    return torch.full((batch_size, batch_size), -math.log(num_data * batch_size))
+    return _full(batch_size, -math.log(num_data * batch_size), like)
 
 
-def stratified(batch_size: int, num_data: int) -> Tensor:
-    """Log weights of the stratified estimate, (B, B): log 1/N on the diagonal, log (N - 1) / (N (B - 1)) off it."""
+def stratified(batch_size: int, num_data: int, like: Tensor | None = None) -> Tensor:
+    """Log weights of the stratified estimate: log 1/N on the diagonal, log (N - 1) / (N (B - 1)) off it."""
     _require_sizes(batch_size, num_data, least=2)
-    weights = torch.full((batch_size, batch_size), math.log((num_data - 1) / (num_data * (batch_size - 1))))
+    weights = _full(batch_size, math.log((num_data - 1) / (num_data * (batch_size - 1))), like)
     return weights.fill_diagonal_(-math.log(num_data))
+
+
+def _full(size: int, value: float, like: Tensor | None) -> Tensor:
+    return torch.full((size, size), value) if like is None else like.new_full((size, size), value)
 
 
 def log_joint_and_marginals(log_q: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,6 +132,8 @@ class Particles:
     def kl_integrand(self, name: str, analytic: bool = True) -> Tensor:
         """What :meth:`kl` averages over particles and enumeration: shape (enumeration..., K, B)."""
         q, p = self.latent(name), self.model[name]
+        if name == LABEL and self.labels is not None:  # a known label is an observation
+            return torch.where(self.labels >= 0, 0.0, q.log_prob - p.log_prob)
         if analytic and not q.enumerated and not q.masked and not p.masked and self.prior_drawn_before(name):
             try:
                 return kl_divergence(q.distribution, p.distribution)
@@ -150,8 +152,11 @@ class Particles:
 
     @property
     def log_likelihood(self) -> Tensor:
-        """Sum of the observed sites' log densities, shape (enumeration..., K, B), in nats."""
-        return sum(site.log_prob for site in self.model.values() if site.observed)
+        """Sum of the observed sites' log densities, known labels' too, shape (enumeration..., K, B), in nats."""
+        total = sum(site.log_prob for site in self.model.values() if site.observed)
+        if self.labels is not None and LABEL in self.guide:
+            total = total + torch.where(self.labels >= 0, self.model[LABEL].log_prob, 0.0)
+        return total
 
     @property
     def log_label(self) -> Tensor:

@@ -5,6 +5,7 @@ that comes to a gate comes from the model's densities (and from :meth:`Source.sc
 weigh it, particle by particle, before it goes on into the guide.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -115,15 +116,10 @@ class Source:
         Raises ContractError for a guide that cannot score what it did not draw.
         """
         require_can_score(self.guide)
-        statistics = {name: buffer.clone() for name, buffer in self.guide.named_buffers()}  # lest they move twice
-
-        def guide(x, y):
-            return functional_call(self.guide, statistics, (x, y))
-
         without_gradient = frozen(self.guide) if freeze else nullcontext()
         with self._store(), without_gradient, self.random_state.replayed(), _At(values):
             try:
-                sites = sites_of(trace_enumerated(guide, self.x, self.given, self.num_particles))
+                sites = sites_of(trace_enumerated(self._guide_at_rest(), self.x, self.given, self.num_particles))
             except (NotImplementedError, KeyError) as error:  # a transform without an inverse
                 raise ContractError(cannot_score(self.guide)) from error
         return self.label_known(sites)
@@ -131,7 +127,7 @@ class Source:
     def draws_for(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """One draw of each of the guide's latents for other data, (enumeration..., 1, B, *event), without gradient."""
         with torch.no_grad(), self._store():
-            nodes = trace_enumerated(self.guide, x, y, 1).nodes
+            nodes = trace_enumerated(self._guide_at_rest(), x, y, 1).nodes
         return {name: nodes[name]["value"] for name in nodes if nodes[name]["type"] == "sample"}
 
     def sleep(self) -> Tensor:
@@ -156,6 +152,11 @@ class Source:
             )
         require_classes(self.y, len(site.value))
         return {**guide_sites, LABEL: replace(site, log_prob=torch.where(self.y >= 0, 0.0, site.log_prob))}
+
+    def _guide_at_rest(self) -> Callable:
+        """The guide with statistics (of batch normalisation, say) that move once a step and not once a run of it."""
+        statistics = {name: buffer.clone() for name, buffer in self.guide.named_buffers()}
+        return lambda x, y: functional_call(self.guide, statistics, (x, y))
 
     def _store(self):
         return isolated(self.model, self.guide) if self.apart else nullcontext()

@@ -206,9 +206,12 @@ class Estimator:
     label: bool = True  # q(y | x) beside other latents
     discrete_only: bool = True  # a guide of enumerated latents alone
     scores: bool = False  # needs a guide that can score any value
+    reads: str | None = None  # of q(z | x), where it is a statistic of the batch
 
     def fits(self, pair: Pair) -> bool:
-        return not self.scores or getattr(pair.guide(), "can_score", True)
+        guide = pair.guide()
+        gives = GIVES.get(type(guide).__name__, ())
+        return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
 
     def taught(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that get a gradient."""
@@ -220,6 +223,13 @@ class Estimator:
         }
 
 
+GIVES = {  # what can be read of q(z | x), by guide; of the others there is no z, or one for each class
+    "MeanFieldGaussian": ("draws", "moments", "product"),
+    "LabelGuide": ("draws", "moments", "product"),
+    "FullRankGaussian": ("draws", "moments"),
+    "MixtureGuide": ("draws",),
+    "FlowGuide": ("draws",),
+}
 OBJECTIVES: dict[str, Estimator] = {
     "elbo": Estimator(ppvae.ELBO),
     "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False)),
@@ -233,6 +243,12 @@ OBJECTIVES: dict[str, Estimator] = {
     "semi_supervised_iwae": Estimator(
         lambda: ppvae.IWAE(num_particles=3) + ppvae.ClassifierLoss(alpha=2.0), discrete_only=False
     ),
+    "beta_vae": Estimator(lambda: ppvae.beta_vae(4.0)),
+    "annealed_vae": Estimator(lambda: ppvae.ELBO() + ppvae.Capacity(0.5, gamma=10.0)),
+    "info_vae": Estimator(lambda: ppvae.info_vae(0.5, 10.0), reads="draws"),
+    "info_vae_stein": Estimator(lambda: ppvae.info_vae(0.5, 10.0, ppvae.SteinDiscrepancy), reads="draws"),
+    "dip_vae_ii": Estimator(lambda: ppvae.dip_vae_ii(2.0), reads="moments"),
+    "beta_tcvae": Estimator(lambda: ppvae.beta_tcvae(num_data=100), reads="product"),
 }
 
 LABELS = torch.tensor([0, -1, 3, -1, 1, 2])

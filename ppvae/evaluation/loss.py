@@ -19,15 +19,16 @@ def evaluate_loss(
         model: generative model.
         guide: its guide.
         data: every row counts once, on any device; labels are used where they are known.
-        batch_size: rows evaluated at once.
+        batch_size: rows evaluated at once, at most; a regulariser that is a statistic of the batch depends on it.
         seed: of binarization and draws; the caller's own random state is left alone.
         step: of the training, for an objective of ppvae with schedules.
     """
     data = data.to(beside(model, data.x[:1]).device)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
-    with untouched(model, guide, device=data.x.device, seed=seed), pyro.validation_enabled(False):
+    modules = model, guide, *getattr(objective, "adversaries", ())
+    with untouched(*modules, device=data.x.device, seed=seed), pyro.validation_enabled(False):
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
-            for index in rows.split(batch_size) if len(rows) else ():
+            for index in rows.tensor_split(-(-len(rows) // batch_size)) if len(rows) else ():  # no short one at the end
                 part = (data.rows(index), mark_known(data.y[index])) if labelled else (data.rows(index),)
                 total += objective.loss(model, guide, *part, **({} if step is None else {"step": step}))
     return total.item() / len(data)

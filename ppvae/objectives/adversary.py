@@ -1,17 +1,19 @@
 """What is trained against the pair, step by step with it: a critic, a multiplier."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from ppvae.errors import ContractError
 from ppvae.isolation import frozen
 from ppvae.nn import MLP
 from ppvae.particles import Particles
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Draws = dict[str, Tensor]
 
 
 class Adversary(nn.Module):
@@ -34,13 +36,14 @@ class Adversary(nn.Module):
         self.optimizer = optimizer
 
     @abstractmethod
-    def loss(self, particles: Particles, other: dict[str, Tensor] | None) -> Tensor:
+    def loss(self, parts: Sequence[Particles], other: Sequence[Draws]) -> Tensor:
         """What the adversary minimises, a scalar.
 
         Args:
-            particles: of the step that the pair has just made.
-            other: if :attr:`needs_other`, the guide's draws by site for another batch, each (1, B', *event), without
-                gradient.
+            parts: particles of the step that the pair has just made: of partly labelled data, those of its labelled
+                and of its unlabelled rows.
+            other: if :attr:`needs_other`, the guide's draws by site for as many parts of another batch, each
+                (1, B', *event), without gradient.
         """
 
 
@@ -50,26 +53,39 @@ class Critic(Adversary):
     Its loss, in nats, is E_r softplus(-D) / 2 + E_s softplus(D) / 2, least where D = log r - log s.
 
     Args:
-        network: (..., D) -> (..., 1).
+        network: (..., latent_dim) -> (..., 1); :func:`critic_network` if None.
+        latent_dim: length of z.
         optimizer: parameters -> torch optimizer.
+        site: the latent.
     """
 
-    def __init__(self, network: nn.Module, optimizer: Optimizer):
+    def __init__(self, network: nn.Module | None, latent_dim: int, optimizer: Optimizer, site: str = "z"):
         super().__init__(optimizer)
-        self.network = network
+        self.site = site
+        self.network = critic_network(latent_dim) if network is None else network
+        self.latent_dim = latent_dim
+        if not any(True for _ in self.network.parameters()):
+            raise ValueError("expected a critic with parameters to train, got none")
 
     def log_ratio(self, z: Tensor) -> Tensor:
-        """D(z), (..., D) -> (...); its gradient goes into z, and none into the network."""
+        """D(z), (..., latent_dim) -> (...); its gradient goes into z, and none into the network."""
         with frozen(self.network):
             return self._output(z)
 
     def separation(self, of_r: Tensor, of_s: Tensor) -> Tensor:
-        """The loss, from draws (..., D) of either density, which get no gradient."""
+        """The loss, from draws (..., latent_dim) of either density, which get no gradient."""
         on_r, on_s = self._output(of_r.detach()), self._output(of_s.detach())
         return (nn.functional.softplus(-on_r).mean() + nn.functional.softplus(on_s).mean()) / 2
 
     def _output(self, z: Tensor) -> Tensor:
-        return self.network(z.to(next(self.network.parameters()).dtype)).squeeze(-1)
+        if z.shape[-1] != self.latent_dim:
+            raise ContractError(
+                f"expected a latent of {self.latent_dim} elements, got {z.shape[-1]}; give latent_dim={z.shape[-1]}"
+            )
+        output = self.network(z.to(next(self.network.parameters()).dtype))
+        if output.shape != (*z.shape[:-1], 1):
+            raise ContractError(f"expected a critic that gives one number a code, got {tuple(output.shape[-1:])}")
+        return output.squeeze(-1)
 
 
 def critic_network(dim: int, hidden: Iterable[int] = (1000,) * 5) -> MLP:

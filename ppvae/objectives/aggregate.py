@@ -1,9 +1,11 @@
 """Divergences of the aggregate posterior q(z) = E_x q(z | x) from the prior p(z), read from draws alone."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from ppvae.objectives.adversary import Critic, Optimizer, critic_adam, critic_network
+from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
 from ppvae.objectives.draws import draws, prior, prior_draws
 from ppvae.objectives.kernels import RBF, Kernel, mmd, stein_discrepancy
@@ -16,21 +18,21 @@ class MaximumMeanDiscrepancy(Regulariser):
 
     Args:
         weight: at least 0, or a schedule.
-        kernel: ``RBF(scale)`` or ``InverseMultiquadratic(latent_dim)``; None is RBF whose scale^2 is D / 2.
+        kernel: such as ``RBF(scale)`` or ``InverseMultiquadratic(scales)``; ``RBF()`` if None.
         site: the latent.
 
     Source: Zhao, Song and Ermon 2019, "InfoVAE"; Tolstikhin et al. 2018, "Wasserstein Auto-Encoders".
     """
 
-    reparameterised = True
+    reparameterised = over_batch = True
 
     def __init__(self, weight: float | Schedule, kernel: Kernel | None = None, site: str = "z"):
         require_weight("weight", weight)
-        self.weight, self.kernel, self.site = weight, kernel, site
+        self.weight, self.kernel, self.site = weight, kernel or RBF(), site
 
     def penalty(self, particles: Particles) -> Tensor:
-        z = draws(particles, self.site)
-        return now(self.weight, particles) * mmd(z, prior_draws(particles, self.site), _kernel(self, z)).mean()
+        pair = draws(particles, self.site), prior_draws(particles, self.site)
+        return now(self.weight, particles) * mmd(*pair, self.kernel).mean()
 
 
 class SteinDiscrepancy(Regulariser):
@@ -47,11 +49,11 @@ class SteinDiscrepancy(Regulariser):
     Source: Liu, Lee and Jordan 2016, "A Kernelized Stein Discrepancy for Goodness-of-fit Tests".
     """
 
-    reparameterised = True
+    reparameterised = over_batch = True
 
     def __init__(self, weight: float | Schedule, kernel: Kernel | None = None, site: str = "z"):
         require_weight("weight", weight)
-        self.weight, self.kernel, self.site = weight, kernel, site
+        self.weight, self.kernel, self.site = weight, kernel or RBF(), site
 
     def penalty(self, particles: Particles) -> Tensor:
         fn, value = prior(particles, self.site), particles.latent(self.site).value
@@ -59,7 +61,7 @@ class SteinDiscrepancy(Regulariser):
             at = value if value.requires_grad else value.detach().requires_grad_()
             score = torch.autograd.grad(fn.log_prob(at).sum(), at, create_graph=True)[0]
         z = draws(particles, self.site)
-        return now(self.weight, particles) * stein_discrepancy(z, score.reshape(z.shape), _kernel(self, z)).mean()
+        return now(self.weight, particles) * stein_discrepancy(z, score.reshape(z.shape), self.kernel).mean()
 
 
 class AdversarialDivergence(Regulariser):
@@ -73,14 +75,14 @@ class AdversarialDivergence(Regulariser):
         latent_dim: D, length of z.
         site: the latent.
         non_saturating: which of the two.
-        critic: network (..., D) -> (..., 1); :func:`critic_network` if None.
+        critic: network (..., latent_dim) -> (..., 1); five layers of 1,000 units if None.
         optimizer: of the critic.
 
     Source: Makhzani et al. 2016, "Adversarial Autoencoders"; Mescheder, Nowozin and Geiger 2017, "Adversarial
     Variational Bayes" (the density ratio).
     """
 
-    reparameterised = True
+    reparameterised = over_batch = True
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class AdversarialDivergence(Regulariser):
     ):
         require_weight("weight", weight)
         self.weight, self.site, self.non_saturating = weight, site, non_saturating
-        self.adversary = _OfPrior(critic_network(latent_dim) if critic is None else critic, optimizer, site)
+        self.adversary = PriorCritic(critic, latent_dim, optimizer, site)
 
     def penalty(self, particles: Particles) -> Tensor:
         ratio = self.adversary.log_ratio(draws(particles, self.site))
@@ -101,14 +103,9 @@ class AdversarialDivergence(Regulariser):
         return now(self.weight, particles) * ratio.mean(0)
 
 
-class _OfPrior(Critic):
-    def __init__(self, network: nn.Module, optimizer: Optimizer, site: str):
-        super().__init__(network, optimizer)
-        self.site = site
+class PriorCritic(Critic):
+    """D(z) = log q(z) / p(z)."""
 
-    def loss(self, particles: Particles, other: None = None) -> Tensor:
-        return self.separation(draws(particles, self.site), prior_draws(particles, self.site))
-
-
-def _kernel(term: MaximumMeanDiscrepancy | SteinDiscrepancy, z: Tensor) -> Kernel:
-    return RBF((z.shape[-1] / 2) ** 0.5) if term.kernel is None else term.kernel
+    def loss(self, parts: Sequence[Particles], other: Sequence[Draws] = ()) -> Tensor:
+        z = torch.cat([draws(part, self.site).flatten(0, 1) for part in parts])
+        return self.separation(z, torch.cat([prior_draws(part, self.site).flatten(0, 1) for part in parts]))

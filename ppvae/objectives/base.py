@@ -2,14 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 import pyro.infer
+import torch
 from torch import Tensor
 
 from ppvae.errors import ContractError
 from ppvae.objectives.adversary import Adversary
 from ppvae.particles import Particles
 from ppvae.replay import replay
+
+Kind = Literal["elbo", "bound", "other"]
 
 
 class Objective(pyro.infer.ELBO):
@@ -30,11 +34,15 @@ class Objective(pyro.infer.ELBO):
     Attributes:
         reparameterised: whether the guide learns through its draws, so that each must be reparameterised.
         weighs_path: whether it weighs the gradient that the model sends into the draws.
+        kind: "elbo" for distortion and rate, "bound" for another bound, "other" for what is none.
+        over_batch: whether the loss of a datum depends on the others of its batch.
         adversaries: what :func:`ppvae.fit` trains against the pair.
     """
 
     reparameterised = True
     weighs_path = False
+    over_batch = False
+    kind: Kind = "bound"
     adversaries: tuple[Adversary, ...] = ()
 
     def __init__(self, num_particles: int = 1):
@@ -55,19 +63,20 @@ class Objective(pyro.infer.ELBO):
 
     def differentiable_loss(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> Tensor:
         """The loss summed over the batch, as a scalar tensor with a gradient."""
+        if self.adversaries and torch.is_grad_enabled():
+            raise ContractError(
+                f"expected an objective that trains the pair alone, got one with {type(self.adversaries[0]).__name__}, "
+                "which only ppvae.fit trains with it; use fit"
+            )
         return self.per_datum(self.replay(model, guide, x, y, step)).sum()
 
     def loss(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> float:
         """The loss summed over the batch, as a number."""
-        return self.differentiable_loss(model, guide, x, y, step).item()
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, x, y, step).item()
 
     def loss_and_grads(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> float:
         """:meth:`loss`, with its gradient added to every parameter's ``.grad``."""
-        if self.adversaries:
-            raise ContractError(
-                f"expected an objective that trains the pair alone, got one with {type(self.adversaries[0]).__name__}, "
-                "which SVI would not train; use ppvae.fit"
-            )
         loss = self.differentiable_loss(model, guide, x, y, step)
         if loss.requires_grad:
             loss.backward()
@@ -86,49 +95,52 @@ class Regulariser(ABC):
     Attributes:
         reparameterised: whether the guide learns from it through its draws.
         reads_model: whether its gradient passes through the model's densities into the draws.
+        over_batch: whether what a datum pays depends on the others of its batch.
+        beside: the kinds of objective that it can be added to.
         adversary: what is trained against the pair for it, if anything.
     """
 
     reparameterised = False
     reads_model = False
+    over_batch = False
+    beside: tuple[Kind, ...] = ("elbo", "bound", "other")
     adversary: Adversary | None = None
 
     @abstractmethod
     def penalty(self, particles: Particles) -> Tensor:
-        """What each datum pays, shape (B,), in nats; or a scalar, a statistic of the batch that each pays in full."""
+        """What each datum pays, shape (B,), in nats; or a scalar, a statistic of the batch that each pays in full.
+
+        Where some rows of a step are labelled and some are not, they are two batches here."""
 
 
 class Regularised(Objective):
     """An objective and the regularisers that are added to it; written ``objective + regulariser + regulariser``.
 
     Args:
-        objective: any objective of ppvae.
-        regularisers: any list.
+        objective: any objective of ppvae; one that is regularised already keeps its terms.
+        regularisers: any list, each once.
 
-    Raises ContractError if the objective weighs the gradient that the model sends into the draws and a regulariser
-    would send some of its own the same way.
+    Raises ContractError for a regulariser that means nothing beside this objective: it completes or takes the place of
+    a part of the loss that is not there, or its gradient would be weighed by DReG or ReweightedWakeSleep.
     """
 
     def __init__(self, objective: Objective, regularisers: Sequence[Regulariser]):
-        for term in regularisers:
-            if not isinstance(term, Regulariser):
-                raise TypeError(f"expected a regulariser such as KLWeight(4.0), got {type(term).__name__}")
+        if isinstance(objective, Regularised):
+            objective, regularisers = objective.objective, [*objective.regularisers, *regularisers]
         super().__init__(require_objective(objective).num_particles)
         self.objective, self.regularisers = objective, tuple(regularisers)
-        readers = [type(term).__name__ for term in self.regularisers if term.reads_model]
-        if objective.weighs_path and readers:
-            raise ContractError(
-                f"expected regularisers of the guide alone beside {type(objective).__name__}, which weighs all that "
-                f"the model sends into the draws, got {', '.join(readers)}; use ELBO or IWAE"
-            )
+        for term in self.regularisers:
+            _check_beside(objective, term)
+        if len(set(map(id, self.regularisers))) < len(self.regularisers):
+            raise ValueError("expected each regulariser once, got one of them twice; make another")
 
     @property
     def reparameterised(self) -> bool:
         return self.objective.reparameterised or any(term.reparameterised for term in self.regularisers)
 
     @property
-    def weighs_path(self) -> bool:
-        return self.objective.weighs_path
+    def over_batch(self) -> bool:
+        return self.objective.over_batch or any(term.over_batch for term in self.regularisers)
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:
@@ -137,8 +149,19 @@ class Regularised(Objective):
     def per_datum(self, particles: Particles) -> Tensor:
         return self.objective.per_datum(particles) + sum(term.penalty(particles) for term in self.regularisers)
 
-    def __add__(self, regulariser: Regulariser) -> "Regularised":
-        return Regularised(self.objective, [*self.regularisers, regulariser])
+
+def _check_beside(objective: Objective, term: Regulariser) -> None:
+    if not isinstance(term, Regulariser):
+        raise TypeError(f"expected a regulariser such as KLWeight(4.0), got {type(term).__name__}")
+    name, of = type(term).__name__, type(objective).__name__
+    if objective.kind not in term.beside:
+        wanted = "a bound such as ELBO or IWAE" if "bound" in term.beside else "ELBO or StickingTheLanding"
+        raise ContractError(f"expected {wanted} beside {name}, which completes a part of its loss, got {of}")
+    if objective.weighs_path and term.reads_model:
+        raise ContractError(
+            f"expected regularisers of the guide alone beside {of}, which weighs all that the model sends into the "
+            f"draws, got {name}; use ELBO or IWAE"
+        )
 
 
 def require_objective(objective) -> Objective:

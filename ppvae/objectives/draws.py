@@ -9,16 +9,24 @@ from ppvae.particles import Particles, Site
 
 
 def latent(particles: Particles, name: str) -> Site:
-    """The guide's site, fit for statistics of the batch: continuous, and not drawn for each value of a discrete one."""
+    """The guide's site, fit for statistics of the batch: a vector, drawn once for each datum and particle."""
     site = particles.latent(name)
     if site.enumerated or site.value.dim() - site.distribution.event_dim > 2:
         raise ContractError(
             f"expected a continuous latent that depends on no enumerated one, got {name!r} of shape "
             f"{tuple(site.value.shape)}; a statistic of the batch is not defined for each of its values"
         )
+    if site.distribution.event_dim != 1:
+        raise ContractError(
+            f"expected a latent of event shape (D,), got {name!r} of {tuple(site.distribution.event_shape)}; "
+            "declare its elements by to_event(1)"
+        )
+    if site.masked:
+        raise ContractError(f"expected a latent that every datum has, got {name!r} under a mask")
     if particles.batch_size < 2:
         raise ContractError(
-            f"expected a batch of at least 2 data for a statistic of {name!r} over the batch, got 1; use larger batches"
+            f"expected a batch of at least 2 data for a statistic of {name!r} over the batch, got 1; use larger "
+            "batches (batch_size, labelled_per_step)"
         )
     return site
 
@@ -35,15 +43,17 @@ def prior_draws(particles: Particles, name: str) -> Tensor:
 
 
 def prior(particles: Particles, name: str) -> Distribution:
-    """p(z), of a latent that the model draws before all others. Raises ContractError for another."""
-    first = next(site.name for site in particles.model.values() if not site.observed)
+    """p(z), of a latent whose prior depends on no other. Raises ContractError for another."""
     particles.latent(name)
-    if name != first:
+    latents = [site.name for site in particles.model.values() if not site.observed]
+    continuous = [latent for latent in latents if not particles.guide[latent].enumerated]
+    fn = particles.model[name].distribution
+    if name not in continuous[:1] or fn.batch_shape[:-2].numel() != 1:
         raise ContractError(
-            f"expected a latent whose prior depends on no other, got {name!r}, which the model draws after {first!r}; "
-            f"use site={first!r}"
+            f"expected a latent whose prior depends on no other, got {name!r}; the model draws {', '.join(latents)} in "
+            "this order, and the first that is continuous has a prior of its own if it depends on no discrete one"
         )
-    return particles.model[name].distribution
+    return fn
 
 
 def factors(particles: Particles, name: str) -> Distribution:
@@ -58,8 +68,13 @@ def factors(particles: Particles, name: str) -> Distribution:
 
 
 def moments(particles: Particles, name: str) -> tuple[Tensor, Tensor]:
-    """E_q[z | x], shape (K, B, D), and Cov_q[z | x], shape (K, B, D, D). Raises ContractError without their formula."""
+    """E_q[z | x], shape (K, B, D), and Cov_q[z | x], shape (K, B, D, D).
+
+    Raises ContractError without their formula, or where q depends on a draw."""
     fn = latent(particles, name).distribution
+    first = next(site.name for site in particles.guide.values() if not site.enumerated)
+    if name != first:
+        raise ContractError(f"expected the latent that the guide draws first, {first!r}, got {name!r}")
     if isinstance(fn, MultivariateNormal):
         mean = _flat(fn.mean, particles)
         return mean, fn.covariance_matrix.expand(*mean.shape, -1)
@@ -81,4 +96,4 @@ def cross_log_prob(fn: Distribution, z: Tensor) -> Tensor:
 
 
 def _flat(value: Tensor, particles: Particles) -> Tensor:
-    return value.reshape(-1, particles.batch_size, value.shape[-1:].numel()).expand(particles.num_particles, -1, -1)
+    return value.reshape(-1, particles.batch_size, value.shape[-1]).expand(particles.num_particles, -1, -1)

@@ -24,6 +24,8 @@ class ELBO(Objective):
     Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes", equations 3 and 7.
     """
 
+    kind = "elbo"
+
     def __init__(self, num_particles: int = 1, analytic_kl: bool = True):
         super().__init__(num_particles)
         self.analytic_kl = analytic_kl
@@ -48,6 +50,8 @@ class StickingTheLanding(Objective):
     Source: Roeder, Wu and Duvenaud 2017, "Sticking the Landing: Simple, Lower-Variance Gradient Estimators for
     Variational Inference", equation 6.
     """
+
+    kind = "elbo"
 
     def per_datum(self, particles: Particles) -> Tensor:
         enumerated = sum(site.log_prob for site in particles.guide.values() if site.enumerated)

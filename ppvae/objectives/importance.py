@@ -149,6 +149,7 @@ class ForwardKL(Objective):
     """
 
     reparameterised = False
+    kind = "other"
 
     def __init__(self):
         super().__init__(num_particles=1)

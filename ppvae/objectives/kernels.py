@@ -7,50 +7,51 @@ from torch import Tensor
 
 
 class Kernel(ABC):
-    """f, with f(0) = 1 for each of its scales."""
+    """f, for z of D elements."""
 
     @abstractmethod
-    def derivatives(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """f, f' and f'' at squared distances."""
+    def derivatives(self, squared: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        """f, f' and f'' at squared distances of z of ``dim`` elements."""
 
-    def __call__(self, squared: Tensor) -> Tensor:
-        return self.derivatives(squared)[0]
+    def __call__(self, squared: Tensor, dim: int) -> Tensor:
+        return self.derivatives(squared, dim)[0]
 
 
 class RBF(Kernel):
     """f(s) = exp(- s / (2 scale^2)).
 
     Args:
-        scale: in units of z.
+        scale: in units of z; None for (D / 2)^(1/2).
     """
 
-    def __init__(self, scale: float):
-        self.scale = _positive("scale", scale)
+    def __init__(self, scale: float | None = None):
+        self.scale = None if scale is None else _positive("scale", scale)
 
-    def derivatives(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rate = 1 / (2 * self.scale**2)
+    def derivatives(self, squared: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        rate = 1 / dim if self.scale is None else 1 / (2 * self.scale**2)
         value = (-rate * squared).exp()
         return value, -rate * value, rate**2 * value
 
 
 class InverseMultiquadratic(Kernel):
-    """f(s) = mean over scales of c / (c + s), c = 2 latent_dim scale^2: heavy tails, so that what lies far out is felt.
+    """f(s) = sum over scales of c / (c + s), c = 2 D scale: heavy tails, so that what lies far out is felt.
+
+    2 D is the mean squared distance of two draws of a standard normal.
 
     Args:
-        latent_dim: D; 2 D is the mean squared distance of two draws of a standard normal.
-        scales: as many kernels, averaged.
+        scales: as many kernels, added.
 
-    Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4 (the scales: its code).
+    Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4 (several scales: its published code).
     """
 
-    def __init__(self, latent_dim: int, scales: Sequence[float] = (1.0,)):
-        self.latent_dim, self.scales = latent_dim, tuple(_positive("scales", scale) for scale in scales)
-        if not self.scales or latent_dim < 1:
-            raise ValueError(f"expected latent_dim of at least 1 and a scale, got {latent_dim} and {scales}")
+    def __init__(self, scales: Sequence[float] = (1.0,)):
+        self.scales = tuple(_positive("scales", scale) for scale in scales)
+        if not self.scales:
+            raise ValueError("expected at least one scale, got none")
 
-    def derivatives(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = [_inverse(2 * self.latent_dim * scale**2, squared) for scale in self.scales]
-        return tuple(sum(part) / len(self.scales) for part in zip(*parts, strict=True))
+    def derivatives(self, squared: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        parts = [_inverse(2 * dim * scale, squared) for scale in self.scales]
+        return tuple(sum(part) for part in zip(*parts, strict=True))
 
 
 def mmd(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
@@ -63,8 +64,9 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
 
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6.
     """
-    within = sum(_mean_of_pairs(kernel(squared_distances(z, z))) for z in (x, y))
-    return within - 2 * kernel(squared_distances(x, y)).mean((-2, -1))
+    dim = x.shape[-1]
+    within = sum(_mean_of_pairs(kernel(squared_distances(z, z), dim)) for z in (x, y))
+    return within - 2 * kernel(squared_distances(x, y), dim).mean((-2, -1))
 
 
 def stein_discrepancy(x: Tensor, score: Tensor, kernel: Kernel) -> Tensor:
@@ -82,7 +84,7 @@ def stein_discrepancy(x: Tensor, score: Tensor, kernel: Kernel) -> Tensor:
     Source: Liu, Lee and Jordan 2016, "A Kernelized Stein Discrepancy for Goodness-of-fit Tests", theorem 3.6.
     """
     squared = squared_distances(x, x)
-    value, first, second = kernel.derivatives(squared)
+    value, first, second = kernel.derivatives(squared, x.shape[-1])
     along = (score * x).sum(-1)  # s(x).(x - x') and its mirror image, of which gradients of k are multiples
     own = along.unsqueeze(-1) - score @ x.mT
     crossed = -2 * first * (own + own.mT)

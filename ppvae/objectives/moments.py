@@ -24,6 +24,8 @@ class CovariancePenalty(Regulariser):
     Unlabeled Observations", equations 6 and 7.
     """
 
+    over_batch = True
+
     def __init__(
         self,
         off_diagonal: float | Schedule,

@@ -1,14 +1,16 @@
 """How much of the rate, KL(q(z | x) || p(z)), a loss pays for, and how much of the distortion."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ppvae.objectives.adversary import Adversary
+from ppvae.objectives.adversary import Adversary, Draws
 from ppvae.objectives.base import Objective, Regulariser
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
+from ppvae.tracing import LABEL, OBSERVED
 
 
 class Distortion(Objective):
@@ -21,8 +23,10 @@ class Distortion(Objective):
         num_particles: draws of the latents per datum.
     """
 
+    kind = "other"
+
     def per_datum(self, particles: Particles) -> Tensor:
-        return particles.average(-particles.log_likelihood)
+        return distortion(particles)
 
 
 class KLWeight(Regulariser):
@@ -37,6 +41,7 @@ class KLWeight(Regulariser):
     """
 
     reparameterised = reads_model = True
+    beside = ("elbo", "bound")
 
     def __init__(self, weight: float | Schedule, site: str | None = None, analytic_kl: bool = True):
         require_weight("weight", weight)
@@ -59,7 +64,8 @@ class Capacity(Regulariser):
     Source: Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8.
     """
 
-    reparameterised = reads_model = True
+    reparameterised = reads_model = over_batch = True
+    beside = ("elbo",)
 
     def __init__(
         self,
@@ -95,6 +101,7 @@ class ConstrainedReconstruction(Regulariser):
     """
 
     reparameterised = reads_model = True
+    beside = ("elbo",)
 
     def __init__(self, tolerance: float, speed: float = 0.01, decay: float = 0.99):
         self.adversary = Multiplier(tolerance, speed, decay)
@@ -102,7 +109,7 @@ class ConstrainedReconstruction(Regulariser):
 
     def penalty(self, particles: Particles) -> Tensor:
         weight = self.adversary.value()
-        return (weight - 1) * particles.average(-particles.log_likelihood) - weight * self.tolerance
+        return (weight - 1) * distortion(particles) - weight * self.tolerance
 
 
 class Multiplier(Adversary):
@@ -124,11 +131,11 @@ class Multiplier(Adversary):
         """lambda, from 1e-6 to 1e6, without gradient."""
         return self.log_multiplier.detach().clamp(-LIMIT, LIMIT).exp()
 
-    def loss(self, particles: Particles, other: None = None) -> Tensor:
+    def loss(self, parts: Sequence[Particles], other: Sequence[Draws] = ()) -> Tensor:
         with torch.no_grad():
             self.log_multiplier.clamp_(-LIMIT, LIMIT)  # lest it be long on its way back
-            distortion = particles.average(-particles.log_likelihood).mean()
-            self.average.lerp_(distortion.to(self.average), 1 - self.decay)
+            mean = torch.cat([distortion(part) for part in parts]).mean()
+            self.average.lerp_(mean.to(self.average), 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
             violation = (self.average / self.weight - self.tolerance) / abs(self.tolerance)
         return -self.log_multiplier * violation.clamp(-1, 1).to(self.log_multiplier)
@@ -137,7 +144,15 @@ class Multiplier(Adversary):
 LIMIT = 13.8  # of |log lambda|
 
 
+def distortion(particles: Particles) -> Tensor:
+    """- E_q log p(x | z), shape (B,), in nats; of a known label, - log p(y) is a part of it."""
+    return particles.average(-particles.log_likelihood)
+
+
 def rate(particles: Particles, site: str | None, analytic_kl: bool) -> Tensor:
-    """KL(q || p) of one latent or of all, shape (B,), in nats."""
+    """KL(q || p) of one latent or of all, shape (B,), in nats; 0 of a label that is known."""
     names = [site] if site is not None else list(particles.guide)
-    return sum(particles.kl(name, analytic_kl) for name in names)
+    if particles.labels is not None and LABEL not in particles.guide:
+        names = [name for name in names if name != LABEL]
+    zero = particles.model[OBSERVED].log_prob.new_zeros(particles.batch_size)
+    return sum((particles.kl(name, analytic_kl) for name in names), zero)

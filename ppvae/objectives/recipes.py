@@ -1,6 +1,6 @@
 """Objectives by their names in the literature: a bound and the regularisers that make it so."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ppvae.objectives.aggregate import AdversarialDivergence, MaximumMeanDiscrepancy
 from ppvae.objectives.base import Objective, Regularised, Regulariser
@@ -49,37 +49,37 @@ def dip_vae_ii(off_diagonal: float = 10.0, diagonal: float | None = None, site: 
     return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=True, site=site)
 
 
-def info_vae(alpha: float = 0.0, lambda_: float = 1000.0, divergence: Regulariser | None = None) -> Objective:
+def info_vae(
+    alpha: float = 0.0,
+    lambda_: float = 1000.0,
+    divergence: Callable[..., Regulariser] = MaximumMeanDiscrepancy,
+    site: str = "z",
+) -> Objective:
     """D + (1 - alpha) KL(q(z | x) || p(z)) + (alpha + lambda - 1) Div(q(z), p(z)).
 
     Args:
         alpha: weight of the mutual information that is not paid for, at most 1.
         lambda_: such that alpha + lambda is at least 1.
-        divergence: with its own weight, alpha + lambda - 1; by default ``MaximumMeanDiscrepancy``, else
-            ``SteinDiscrepancy`` or ``AdversarialDivergence``.
+        divergence: called ``divergence(weight, site=site)``: ``MaximumMeanDiscrepancy``, ``SteinDiscrepancy``,
+            ``functools.partial(AdversarialDivergence, latent_dim=10)``.
+        site: the latent.
 
     Source: Zhao, Song and Ermon 2019, "InfoVAE: Balancing Learning and Inference in Variational Autoencoders",
     equation 6.
     """
     if not alpha <= 1 or not alpha + lambda_ >= 1:
         raise ValueError(f"expected alpha of at most 1 and alpha + lambda_ of at least 1, got {alpha} and {lambda_}")
-    term = MaximumMeanDiscrepancy(alpha + lambda_ - 1) if divergence is None else divergence
-    return Regularised(ELBO(), [*_kl_weight(1 - alpha), term])
+    rate = [] if alpha == 0 else [KLWeight(1 - alpha, site)]
+    return Regularised(ELBO(), [*rate, divergence(alpha + lambda_ - 1, site=site)])
 
 
-def wae(
-    lambda_: float = 10.0, latent_dim: int = 10, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5, 10)
-) -> Objective:
+def wae(lambda_: float = 10.0, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5, 10), site: str = "z") -> Objective:
     """D + lambda MMD^2(q(z), p(z)) with inverse multiquadratic kernels. Tolstikhin et al. 2018.
 
     There D is a squared error; here - log p(x | z), of which a Gaussian's is that and a constant."""
-    return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(latent_dim, scales))
+    return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(scales), site)
 
 
-def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10) -> Objective:
+def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10, site: str = "z") -> Objective:
     """D and the adversarial loss of q(z) beside p(z). Makhzani et al. 2016, "Adversarial Autoencoders"."""
-    return Distortion() + AdversarialDivergence(weight, latent_dim, non_saturating=True)
-
-
-def _kl_weight(weight: float) -> list[Regulariser]:
-    return [] if weight == 1 else [KLWeight(weight)]
+    return Distortion() + AdversarialDivergence(weight, latent_dim, site, non_saturating=True)

@@ -1,5 +1,6 @@
 """Numbers that change with the training step: functions of it, so that nothing counts."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ class Ramp:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"expected at least 1 step, got {self.steps}")
+        if self.steps < 1 or not math.isfinite(self.start) or not math.isfinite(self.end):
+            raise ValueError(f"expected finite numbers and at least 1 step, got {self}")
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
@@ -46,6 +47,7 @@ def now(value: float | Schedule, particles: Particles) -> float:
 
 
 def require_weight(name: str, value: float | Schedule) -> None:
-    """Raise ValueError for a constant below 0 or NaN."""
-    if not callable(value) and not value >= 0:
-        raise ValueError(f"expected {name} of at least 0, got {value}")
+    """Raise ValueError for a constant, or an end of a ramp, that is below 0 or not finite."""
+    for one in (value.start, value.end) if isinstance(value, Ramp) else () if callable(value) else (value,):
+        if not 0 <= one < math.inf:
+            raise ValueError(f"expected {name} of at least 0, got {one}")

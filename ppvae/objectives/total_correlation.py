@@ -1,12 +1,14 @@
 """Total correlation of the aggregate posterior, TC = KL(q(z) || prod_d q(z_d)), by a critic and from the batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ppvae.aggregate import log_joint_and_marginals, stratified, weighted
-from ppvae.objectives.adversary import Critic, Optimizer, critic_adam, critic_network
+from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
-from ppvae.objectives.draws import cross_log_prob, draws, factors
+from ppvae.objectives.draws import cross_log_prob, draws, factors, prior
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
 
@@ -21,14 +23,14 @@ class TotalCorrelation(Regulariser):
         gamma: at least 0, or a schedule.
         latent_dim: D, length of z.
         site: the latent.
-        critic: network (..., D) -> (..., 1); :func:`critic_network` if None.
+        critic: network (..., latent_dim) -> (..., 1); five layers of 1,000 units if None.
         optimizer: of the critic.
 
     Source: Kim and Mnih 2018, "Disentangling by Factorising", algorithm 1 (there with two logits, whose difference
     is D).
     """
 
-    reparameterised = True
+    reparameterised = over_batch = True
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class TotalCorrelation(Regulariser):
     ):
         require_weight("gamma", gamma)
         self.gamma, self.site = gamma, site
-        self.adversary = _OfPermuted(critic_network(latent_dim) if critic is None else critic, optimizer, site)
+        self.adversary = PermutationCritic(critic, latent_dim, optimizer, site)
 
     def penalty(self, particles: Particles) -> Tensor:
         return now(self.gamma, particles) * self.estimate(particles).mean(0)
@@ -50,16 +52,14 @@ class TotalCorrelation(Regulariser):
         return self.adversary.log_ratio(draws(particles, self.site))
 
 
-class _OfPermuted(Critic):
+class PermutationCritic(Critic):
+    """D(z) = log q(z) / prod_d q(z_d)."""
+
     needs_other = True
 
-    def __init__(self, network: nn.Module, optimizer: Optimizer, site: str):
-        super().__init__(network, optimizer)
-        self.site = site
-
-    def loss(self, particles: Particles, other: dict[str, Tensor]) -> Tensor:
-        z = other[self.site]
-        return self.separation(draws(particles, self.site), permuted(z.reshape(-1, z.shape[-1])))
+    def loss(self, parts: Sequence[Particles], other: Sequence[Draws]) -> Tensor:
+        z = torch.cat([draws(part, self.site).flatten(0, 1) for part in parts])
+        return self.separation(z, permuted(torch.cat([part[self.site].flatten(0, -2) for part in other])))
 
 
 def permuted(z: Tensor) -> Tensor:
@@ -87,7 +87,8 @@ class Decomposition(Regulariser):
     Source: Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders", equations 2 to 4.
     """
 
-    reparameterised = reads_model = True
+    reparameterised = reads_model = over_batch = True
+    beside = ("elbo", "bound")
 
     def __init__(
         self,
@@ -100,8 +101,8 @@ class Decomposition(Regulariser):
     ):
         for name, value in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
             require_weight(name, value)
-        if num_data < 2:
-            raise ValueError(f"expected num_data of at least 2, got {num_data}")
+        if not isinstance(num_data, int) or num_data < 2:
+            raise ValueError(f"expected num_data, a whole number of at least 2, got {num_data}")
         self.num_data, self.site, self.stratified_sampling = num_data, site, stratified_sampling
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
@@ -115,9 +116,10 @@ class Decomposition(Regulariser):
 
         For any estimate of q(z) they add up to log q(z | x) - log p(z)."""
         z, q = draws(particles, self.site), factors(particles, self.site)
+        prior(particles, self.site)  # that there is one of z alone
         log_q = cross_log_prob(q, z)
-        weights = (stratified if self.stratified_sampling else weighted)(particles.batch_size, self.num_data)
-        joint, marginals = log_joint_and_marginals(log_q, weights.to(log_q))
+        estimate = stratified if self.stratified_sampling else weighted
+        joint, marginals = log_joint_and_marginals(log_q, estimate(particles.batch_size, self.num_data, like=log_q))
         own = log_q.sum(-1).diagonal(dim1=-2, dim2=-1)
         product = marginals.sum(-1)
         return own - joint, joint - product, product - particles.model[self.site].log_prob

@@ -78,10 +78,11 @@ def fit(
             for a pass over the data, which epochs are else. Rows that an epoch does not reach are left to chance.
         labelled_per_step: labelled rows beside the unlabelled ones in each step, at most.
         optimizer: parameters -> torch optimizer; ``adam(1e-3)`` if None.
-        schedule: step -> factor on the learning rate.
+        schedule: step -> factor on the learning rate of the pair; what the objective trains against it keeps its own.
         train_model: False freezes the model (parameters, batch statistics, dropout) and trains the guide alone.
         validation: data on which the loss is taken after each epoch, in evaluation mode with fixed random
-            numbers; ``best.safetensors`` is the epoch where it was lowest.
+            numbers and the objective's schedules as at the end; ``best.safetensors`` is the epoch where it was lowest
+            (with a critic or a multiplier in it, losses of two epochs are not measured alike).
         evaluate: called after each epoch, in evaluation mode without gradients; its numbers join the metrics.
         run_dir: folder for configuration, metrics and checkpoints; None writes nothing.
         resume: go on from the folder's last checkpoint, to the same numbers as an uninterrupted run (on one
@@ -105,7 +106,7 @@ def fit(
     if validation is not None:
         check_data(model, guide, validation)
     batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)
-    with _training(model, guide, train_model, device, seed):
+    with _training(model, guide, adversaries(objective), train_model, device, seed):
         run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
         run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))
         with (
@@ -114,7 +115,7 @@ def fit(
         ):
             while run.epoch < epochs:
                 run.train_epoch(request, report)
-                run.finish_epoch(lambda: _evaluate(run, validation, evaluate, seed), request, report)
+                run.finish_epoch(lambda: _evaluate(run, validation, evaluate, epochs, seed), request, report)
     return FitResult(run.metrics, run.folder.path)
 
 
@@ -123,10 +124,10 @@ def _prepared(data: Dataset | Tensor, device: torch.device) -> Dataset:
 
 
 @contextmanager
-def _training(model: nn.Module, guide: nn.Module, train_model: bool, device: torch.device, seed: int) -> Iterator[None]:
+def _training(model, guide, others: tuple[nn.Module, ...], train_model: bool, device, seed: int) -> Iterator[None]:
     """Everything that training needs and that is put back after it."""
     with (
-        modes_restored(model, guide),
+        modes_restored(model, guide, *others),
         forked_randomness(device, seed),
         pyro.validation_enabled(False),  # the pair was checked; Pyro's own checks wait for the device
         isolated(model, guide),
@@ -134,17 +135,20 @@ def _training(model: nn.Module, guide: nn.Module, train_model: bool, device: tor
         denormals_flushed(),
     ):
         model.train(train_model)  # a frozen model keeps its batch statistics too
-        guide.train()
+        for module in (guide, *others):
+            module.train()
         yield
 
 
-def _evaluate(run: Run, validation: Dataset | None, evaluate, seed: int) -> dict[str, float]:
+def _evaluate(run: Run, validation: Dataset | None, evaluate, epochs: int, seed: int) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    with torch.no_grad(), evaluating(run.model, run.guide), forked_randomness(run.device, seed):
+    with torch.no_grad(), evaluating(*run.modules.values()), forked_randomness(run.device, seed):
         if validation is not None:
-            step = run.step if isinstance(run.objective, Objective) else None
-            pair = run.model, run.guide
-            numbers["validation_loss"] = evaluate_loss(run.objective, *pair, validation, seed=seed, step=step)
+            options = {"seed": seed}
+            if isinstance(run.objective, Objective):  # the loss that training ends with, alike for every epoch
+                options["step"] = epochs * len(run.batches)
+                options |= {"batch_size": run.batches.batch_size} if run.objective.over_batch else {}
+            numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, **options)
         if evaluate is not None:
             numbers.update({name: float(value) for name, value in evaluate().items()})
     return numbers

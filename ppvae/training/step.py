@@ -66,12 +66,9 @@ class Trainer:
         self.optimizer.step()
 
     def _train_adversaries(self, particles: list[Particles], draws: list[dict[str, Tensor]]) -> None:
-        rows = sum(part.batch_size for part in particles)
         for adversary, optimizer in zip(self.adversaries, self.adversary_optimizers, strict=True):
             optimizer.zero_grad(set_to_none=True)
-            for index, part in enumerate(particles):
-                loss = adversary.loss(part, draws[index] if adversary.needs_other else None)
-                (loss * (part.batch_size / rows)).backward()
+            adversary.loss(particles, draws).backward()
             optimizer.step()
 
     def _stock_step(self, parts: Sequence[Part], rows: int) -> Tensor | float:

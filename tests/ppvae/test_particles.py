@@ -250,3 +250,16 @@ def test_the_classifier_of_particles_leaves_nothing_behind():
     model, guide, x = PAIRS["label"].make()
     ppvae.draw(model, guide, x, torch.zeros(len(x), dtype=torch.long)).log_label.sum()
     assert not list(pyro.get_param_store().keys())
+
+
+def test_a_known_label_is_an_observation_whatever_stands_beside_it():
+    model, guide, x = PAIRS["label"].make()
+    guide.eval()
+    with _zero_noise():
+        mixed = ppvae.draw(model, guide, x, LABELS)
+        known = LABELS >= 0
+        alone = ppvae.draw(model, guide, x[known], LABELS[known])
+        for objective in (ppvae.Distortion(), ppvae.beta_vae(4.0), ppvae.ELBO()):
+            torch.testing.assert_close(objective.per_datum(mixed)[known], objective.per_datum(alone))
+    assert (mixed.kl("y")[known] == 0).all()
+    assert (mixed.kl("y")[~known] > 0).all()

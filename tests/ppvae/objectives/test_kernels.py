@@ -8,7 +8,7 @@ import torch
 from ppvae.objectives.kernels import RBF, InverseMultiquadratic, mmd, stein_discrepancy
 
 D, REPEATS, ROWS = 3, 2000, 8
-KERNELS = [RBF(1.3), InverseMultiquadratic(D, (0.5, 1.0, 2.0))]
+KERNELS = [RBF(1.3), RBF(), InverseMultiquadratic((0.5, 1.0, 2.0))]
 
 
 def normal(loc, scale, seed):
@@ -39,7 +39,7 @@ def test_mmd_has_the_mean_of_the_closed_form():
     assert assert_mean(estimates, expected) < 0.1 * expected
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
 def test_divergences_of_a_density_from_itself_are_zero_on_average(kernel):
     x, y = normal((0, 0, 0), 1.0, 2), normal((0, 0, 0), 1.0, 3)
     assert_mean(mmd(x, y, kernel), 0.0)
@@ -54,21 +54,21 @@ def test_stein_discrepancy_of_a_shifted_normal_has_the_closed_form():
     assert assert_mean(stein_discrepancy(x, -x, RBF(scale)), expected) < 0.2 * expected
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
 def test_derivatives_are_those_of_autodiff(kernel):
     squared = torch.linspace(0.1, 9, 20).double().requires_grad_()
-    value, first, second = kernel.derivatives(squared)
+    value, first, second = kernel.derivatives(squared, D)
     by_autodiff = torch.autograd.grad(value.sum(), squared, create_graph=True)[0]
     torch.testing.assert_close(first, by_autodiff)
     torch.testing.assert_close(second, torch.autograd.grad(by_autodiff.sum(), squared)[0])
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
 def test_stein_discrepancy_is_the_sum_of_its_four_terms_by_autodiff(kernel):
     x, s = torch.randn(2, D).double(), torch.randn(2, D).double()
 
     def k(a, b):
-        return kernel((a - b).square().sum())
+        return kernel((a - b).square().sum(), D)
 
     grad_a, grad_b = (torch.func.grad(k, i)(x[0], x[1]) for i in (0, 1))
     mixed = torch.func.jacfwd(torch.func.grad(k, 0), 1)(x[0], x[1]).trace()
@@ -76,7 +76,15 @@ def test_stein_discrepancy_is_the_sum_of_its_four_terms_by_autodiff(kernel):
     torch.testing.assert_close(stein_discrepancy(x, s, kernel), expected)
 
 
-@pytest.mark.parametrize("make", [lambda: RBF(0), lambda: RBF(float("nan")), lambda: InverseMultiquadratic(2, (1, -1))])
+def test_kernels_at_known_distances():
+    squared = torch.tensor([0.0, 6.0]).double()
+    torch.testing.assert_close(RBF(2.0)(squared, D), torch.tensor([1, math.exp(-6 / 8)]).double())
+    torch.testing.assert_close(RBF()(squared, D), torch.tensor([1, math.exp(-2)]).double())  # scale^2 = D / 2
+    ours = InverseMultiquadratic((0.5, 2.0))(squared, D)  # 2 D scale is 3 and 12
+    torch.testing.assert_close(ours, torch.tensor([2, 3 / 9 + 12 / 18]).double())
+
+
+@pytest.mark.parametrize("make", [lambda: RBF(0), lambda: RBF(float("nan")), lambda: InverseMultiquadratic((1, -1))])
 def test_scales_that_cannot_be(make):
     with pytest.raises(ValueError, match="above 0"):
         make()

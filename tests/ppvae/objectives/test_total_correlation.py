@@ -28,7 +28,7 @@ def total_correlation(matrix: torch.Tensor) -> float:
 def test_the_critic_finds_the_total_correlation_of_a_gaussian_within_a_tenth(dim):
     torch.manual_seed(0)
     factor = torch.linalg.cholesky(covariance(dim)).float()
-    critic = Critic(MLP(dim, [256, 256], 1, nn.SiLU), torch.optim.Adam)
+    critic = Critic(MLP(dim, [256, 256], 1, nn.SiLU), dim, torch.optim.Adam)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=1500)
     for _ in range(1500):
@@ -113,7 +113,7 @@ def test_the_critic_learns_and_gives_the_pair_no_gradient():
     model, guide, x = PAIRS["gaussian_vae"].make()
     term = ppvae.TotalCorrelation(2.0, latent_dim=3)
     particles = ppvae.draw(model, guide, x)
-    term.adversary.loss(particles, particles.source.draws_for(x.flip(0))).backward()
+    term.adversary.loss([particles], [particles.source.draws_for(x.flip(0))]).backward()
     assert all(p.grad is None for module in (model, guide) for p in module.parameters())
     assert all(p.grad.abs().sum() > 0 for p in term.adversary.parameters())
 

@@ -1,5 +1,8 @@
 """What is trained beside the pair: critics and multipliers."""
 
+import math
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -10,6 +13,7 @@ import ppvae
 from ppvae.errors import Interrupted
 from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
+from ppvae.objectives.total_correlation import permuted
 from tests.catalogue import PAIRS
 from tests.ppvae.training.runs import assert_equal, run, weights
 
@@ -114,8 +118,11 @@ def test_a_stock_loop_that_would_not_train_the_critic_is_refused():
     model, guide, x = PAIRS["gaussian_vae"].make()
     pyro.clear_param_store()
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss=factor_vae())
-    with pytest.raises(ppvae.ContractError, match=r"which SVI would not train; use ppvae.fit"):
+    with pytest.raises(ppvae.ContractError, match=r"PermutationCritic, which only ppvae.fit trains"):
         svi.step(x)
+    with pytest.raises(ppvae.ContractError, match="use fit"):
+        factor_vae()(model, guide)(x)
+    assert isinstance(factor_vae().loss(model, guide, x), float)
 
 
 def test_geco_ends_at_its_tolerance():
@@ -134,17 +141,135 @@ def test_geco_ends_at_its_tolerance():
     assert distortions[7.0] == pytest.approx(7.0, abs=0.5)
 
 
-def test_validation_reads_a_schedule_at_the_step_reached():
+def test_validation_reads_a_schedule_as_it_is_at_the_end():
     steps = []
 
     def schedule(step):
         steps.append(step)
         return 0.5
 
-    x = PAIRS["gaussian_vae"].make()[2]
-    validation = ppvae.Dataset(x)
+    validation = ppvae.Dataset(PAIRS["gaussian_vae"].make()[2])
     *_, result = run("gaussian_vae", objective=ppvae.beta_vae(schedule), validation=validation, epochs=2)
     assert all("validation_loss" in row for row in result.metrics)
-    per_epoch = result.metrics[0]["step"]
-    assert steps.count(per_epoch) == 2  # the first step of the second epoch, and the validation before it
-    assert steps[-1] == 2 * per_epoch
+    assert steps.count(result.metrics[-1]["step"]) == 2  # once an epoch; training ends one step before
+
+
+@pytest.mark.parametrize("rows", [501, 1001])
+def test_no_row_is_validated_alone(rows):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    many = ppvae.Dataset(x.repeat(rows // len(x) + 1, 1, 1)[:rows])
+    assert torch.isfinite(torch.tensor(ppvae.evaluate_loss(ppvae.info_vae(), model, guide, many)))
+
+
+def test_a_statistic_of_the_batch_is_validated_at_the_batch_size_of_training():
+    *_, x = PAIRS["gaussian_vae"].make()
+    validation = ppvae.Dataset(x.repeat(10, 1, 1))
+    run("gaussian_vae", objective=ppvae.beta_tcvae(24), validation=validation, epochs=1)  # 60 rows at once would fail
+
+
+def gaussian_aggregate(rows=2000):
+    """A pair that stands still, whose q(z) is N(0, S): unit variances, correlation .6, .36; TC and KL(q, p) alike."""
+    index = torch.arange(3)
+    covariance = 0.6 ** (index - index.unsqueeze(1)).abs().double()
+    torch.manual_seed(1)
+    x = torch.randn(rows, 3).double() @ torch.linalg.cholesky(covariance - 0.3 * torch.eye(3)).T
+    guide = MeanFieldGaussian(MLP(3, [], 6))
+    with torch.no_grad():
+        layer = guide.encoder.layers[0]
+        layer.weight.copy_(torch.cat([torch.eye(3), torch.zeros(3, 3)]))
+        layer.bias.copy_(torch.tensor([0.0] * 3 + [0.5 * math.log(0.3)] * 3))
+    model = GaussianVAE(MLP(3, [], 3), 3, Gaussian(1.0))
+    return model, guide, x.float(), -0.5 * covariance.logdet().item()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda critic: ppvae.TotalCorrelation(1.0, 3, critic=critic, optimizer=OPTIMIZER),
+        lambda critic: ppvae.AdversarialDivergence(1.0, 3, critic=critic, optimizer=OPTIMIZER),
+    ],
+    ids=["total correlation", "prior"],
+)
+def test_critics_learn_the_divergence_within_fit(make):
+    model, guide, x, exact = gaussian_aggregate()
+    torch.manual_seed(0)
+    term = make(MLP(3, [64, 64], 1, torch.nn.SiLU))
+    options = {"epochs": 60, "batch_size": 200, "schedule": lambda step: 0.0, "progress": False}
+    ppvae.fit(model, guide, ppvae.ELBO() + term, x, **options)
+    particles = ppvae.draw(model, guide, x, num_particles=5)
+    estimate = term.adversary.log_ratio(particles.guide["z"].value).mean().item()
+    assert exact == pytest.approx(0.446, abs=1e-3)
+    assert estimate == pytest.approx(exact, abs=0.1)
+
+
+OPTIMIZER = partial(torch.optim.Adam, lr=2e-3)
+
+
+def parts_of(sizes=(4, 2)):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    torch.manual_seed(0)
+    x = torch.cat([x[: sizes[0]], 1 - x[: sizes[1]]])
+    return [ppvae.draw(model, guide, part) for part in x.split(sizes)]
+
+
+def test_a_multiplier_follows_the_mean_over_all_rows_of_a_step():
+    parts = parts_of()
+    multiplier = ppvae.geco(30.0).adversaries[0]
+    multiplier.loss(parts)
+    each = torch.cat([-part.log_likelihood[0] for part in parts])
+    assert len(each) == 6
+    torch.testing.assert_close(multiplier.average / multiplier.weight, each.mean())
+
+
+def test_a_critic_learns_from_the_rows_of_all_parts_alike():
+    parts = parts_of()
+    other = [part.source.draws_for(part.source.x.flip(0)) for part in parts]
+    critic = ppvae.TotalCorrelation(1.0, latent_dim=3).adversary
+    torch.manual_seed(0)
+    loss = critic.loss(parts, other)
+    torch.manual_seed(0)
+    z = torch.cat([part.guide["z"].value[0] for part in parts])
+    shuffled = permuted(torch.cat([draw["z"][0] for draw in other]))
+    on_z, on_shuffled = (critic.network(v.float().detach()).squeeze(-1) for v in (z, shuffled))
+    softplus = torch.nn.functional.softplus
+    torch.testing.assert_close(loss, (softplus(-on_z).mean() + softplus(on_shuffled).mean()) / 2)
+
+
+def test_the_pair_is_run_for_the_other_batch_without_moving_its_statistics():
+    layers = torch.nn.Flatten(-2), torch.nn.BatchNorm1d(64), MLP(64, [], 6)
+    guide = MeanFieldGaussian(torch.nn.Sequential(*layers))
+    model, _, x = PAIRS["gaussian_vae"].make()
+    objective = factor_vae()
+    ppvae.fit(model.float(), guide, objective, x.float(), epochs=1, batch_size=6, progress=False)
+    assert guide.encoder[1].num_batches_tracked == 1
+
+
+def test_a_critic_is_in_evaluation_mode_where_the_loss_is_evaluated():
+    modes = []
+
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(3, 1)
+
+        def forward(self, z):
+            modes.append(self.training)
+            return self.net(z)
+
+    objective = ppvae.ELBO() + ppvae.TotalCorrelation(1.0, 3, critic=Noisy())
+    x = PAIRS["gaussian_vae"].make()[2]
+    run("gaussian_vae", objective=objective, validation=ppvae.Dataset(x), epochs=1, batch_size=24)
+    assert modes == [True, True, True, False]  # the penalty, its loss on two kinds of draws, the validation
+
+
+def test_settings_of_a_critic_and_of_a_ramp_must_be_those_of_the_run(tmp_path):
+    for number, (one, other) in enumerate(
+        [
+            (ppvae.factor_vae(5.0, 3), ppvae.ELBO() + ppvae.TotalCorrelation(5.0, 3, optimizer=OPTIMIZER)),
+            (ppvae.beta_vae(ppvae.warm_up(10)), ppvae.beta_vae(ppvae.warm_up(900))),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        run("gaussian_vae", objective=one, run_dir=folder, epochs=1)
+        with pytest.raises(ppvae.CheckpointError, match="holds a run with"):
+            run("gaussian_vae", objective=other, run_dir=folder, resume=True)
