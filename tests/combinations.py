@@ -3,15 +3,19 @@
 import re
 from pathlib import Path
 
+import ppvae
 from tests.catalogue import OBJECTIVES, PAIRS
 
 README = Path(__file__).parent.parent / "README.md"
 MARKS = ("<!-- combinations -->", "<!-- end of combinations -->")
-COLUMNS = ["elbo", "sticking_the_landing", "iwae", "dreg", "renyi", "reweighted_wake_sleep", "forward_kl"]
+COLUMNS = [
+    *("elbo", "sticking_the_landing", "iwae", "dreg", "renyi", "reweighted_wake_sleep", "forward_kl"),
+    *("info_vae", "dip_vae_ii", "beta_tcvae"),
+]
 
 
 def table() -> str:
-    heads = [type(OBJECTIVES[column].make()).__name__ for column in COLUMNS]
+    heads = [name_of(OBJECTIVES[column].make()) for column in COLUMNS]
     lines = [f"| guide | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     rows = {}
     for name, pair in PAIRS.items():
@@ -21,6 +25,12 @@ def table() -> str:
         if guide not in ("UserGuide", *rows):
             rows[guide] = ["yes" if OBJECTIVES[column].fits(pair) else "" for column in COLUMNS]
     return "\n".join([*lines, *(f"| {guide} | {' | '.join(cells)} |" for guide, cells in sorted(rows.items()))])
+
+
+def name_of(objective: ppvae.Objective) -> str:
+    """An objective by its class, or by that of the term that is added to it."""
+    terms = getattr(objective, "regularisers", [objective])
+    return type(terms[-1]).__name__
 
 
 def written(text: str) -> str:
