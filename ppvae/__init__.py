@@ -15,7 +15,6 @@ from ppvae.evaluation import (
     BidirectionalEstimate,
     Calibration,
     Comparison,
-    Disentanglement,
     Gaps,
     LatentStatistics,
     LogMarginal,
@@ -26,7 +25,6 @@ from ppvae.evaluation import (
     calibration,
     compare,
     compare_pairs,
-    disentanglement,
     evaluate_loss,
     features,
     gaps,
@@ -36,7 +34,7 @@ from ppvae.evaluation import (
     traversals,
     upper_bound,
 )
-from ppvae.evaluation.disentanglement import Representation, represent, udr
+from ppvae.evaluation.disentanglement import Disentanglement, Representation, disentanglement, represent, udr
 from ppvae.objectives import (
     ELBO,
     IWAE,

@@ -27,23 +27,32 @@ def learning_curves(metrics: Sequence[dict]) -> Figure:
 
 
 def image_grid(images: Tensor, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()) -> Figure:
-    """Grey images of shape (rows, columns, H, W), values in [0, 1]."""
-    rows, columns, height, width = images.shape
+    """Grey images of shape (rows, columns, H, W), or (rows, columns, 3, H, W) in colour, values in [0, 1]."""
+    pixels = _colours_last(images)
+    rows, columns, height, width, *colours = pixels.shape
     gap = 1
-    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap))
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, *colours))
     for row in range(rows):
         for column in range(columns):
             top, left = row * (height + gap), column * (width + gap)
-            sheet[top : top + height, left : left + width] = images[row, column].detach().cpu().numpy()
+            sheet[top : top + height, left : left + width] = pixels[row, column]
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * rows + 0.6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(sheet.clip(0, 1), cmap="gray", vmin=0, vmax=1)
     axes.set_xticks([(width + gap) * i + width / 2 for i in range(len(column_labels))], column_labels)
     axes.set_yticks([(height + gap) * i + height / 2 for i in range(len(row_labels))], row_labels)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def _colours_last(images: Tensor) -> np.ndarray:
+    """Images (rows, columns, H, W), or (rows, columns, 3, H, W) as (rows, columns, H, W, 3)."""
+    if images.dim() not in (4, 5) or (images.dim() == 5 and images.shape[2] != 3):
+        raise ValueError(f"expected images (rows, columns, H, W), or with 3 before H, got {tuple(images.shape)}")
+    pixels = images.detach().cpu().float().numpy()
+    return np.moveaxis(pixels, 2, -1) if pixels.ndim == 5 else pixels
 
 
 def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Figure:
@@ -150,12 +159,13 @@ def animate(images: Tensor, path, scale: int = 1) -> None:
         images: shape (rows, frames, H, W), or (rows, frames, 3, H, W) in colour, values in [0, 1].
         path: of the file.
         scale: pixels of the file to one of an image.
+
+    A frame is shown for 150 ms. Equal ones that follow each other are written as one, shown for as long as all of them.
     """
     from PIL import Image
 
-    pixels = (images.detach().cpu().clamp(0, 1) * 255).byte()
-    pixels = pixels.movedim(2, -1) if pixels.dim() == 5 else pixels
-    strips = [np.concatenate(list(pixels[:, frame].numpy()), axis=1) for frame in range(pixels.shape[1])]
+    pixels = np.rint(_colours_last(images).clip(0, 1) * 255).astype(np.uint8)
+    strips = [np.concatenate(list(pixels[:, frame]), axis=1) for frame in range(pixels.shape[1])]
     frames = [Image.fromarray(strip.repeat(scale, 0).repeat(scale, 1)) for strip in strips]
     frames += frames[-2:0:-1]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=150, loop=0)

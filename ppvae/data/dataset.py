@@ -87,7 +87,10 @@ class Dataset:
         return known.nonzero().squeeze(1), (~known).nonzero().squeeze(1)
 
     def take(self, index) -> "Dataset":
-        """The rows at ``index``, as a data set in memory; without factors, whose grid they no longer are."""
+        """The rows at ``index`` (a slice, an index tensor or a mask), as a data set in memory.
+
+        A slice of data that are in memory shares theirs. Factors are left behind: a part is no grid of them.
+        """
         return replace(self, x=self.x[index], y=self.labels(index), factors=None)
 
     def to(self, device) -> "Dataset":
@@ -104,8 +107,8 @@ class Dataset:
             raise DataError(f"expected uint8 grey values to binarize, got {self.x.dtype}")
         if isinstance(self.x, LazyImages):
             raise DataError(
-                f"expected data in memory to binarize once and for all, got {type(self.x).__name__}, made when it is "
-                'read; use binarization "dynamic" or "none", or take rows of it first'
+                f"expected data in memory to binarize once and for all, got {type(self.x).__name__}, made or read when "
+                'it is indexed; use binarization "dynamic" or "none", or take rows of it first'
             )
         generator = torch.Generator().manual_seed(seed)
         draws = torch.stack([torch.bernoulli(x / 255, generator=generator).byte() for x in self.x.cpu().split(1)])

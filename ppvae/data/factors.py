@@ -1,6 +1,7 @@
 """The ground-truth factors of data that were made from them, one image for each combination."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factors:
-    """A grid of factors: row n of the data is the n-th combination, the last factor varying fastest.
+    """A complete grid of factors: each combination once, row n the n-th of them, the last factor varying fastest.
 
     Args:
-        names: of the factors, F of them.
-        sizes: the number of values of each.
+        names: of the factors, F of them, no two alike.
+        sizes: the number of values of each. Lists are made tuples.
 
     A combination is a row of F indices ("factor values") from 0 to size - 1.
     """
@@ -22,8 +23,19 @@ class Factors:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.names or len(self.names) != len(self.sizes) or min(self.sizes) < 1:
-            raise ValueError(f"expected a name and a size above 0 for each factor, got {self.names}, {self.sizes}")
+        try:
+            sizes = tuple(operator.index(size) for size in self.sizes)
+        except TypeError as error:
+            raise ValueError(f"expected whole numbers as sizes of factors, got {self.sizes!r}") from error
+        if isinstance(self.names, str) or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"expected a sequence of names of factors, got {self.names!r}")
+        names = tuple(self.names)
+        if not names or len(names) != len(sizes) or min(sizes) < 1:
+            raise ValueError(f"expected a name and a size above 0 for each factor, got {names}, {sizes}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected another name for each factor, got {names}")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "sizes", sizes)
 
     def __len__(self) -> int:
         """Number of combinations, N."""

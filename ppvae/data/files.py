@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ppvae.data.lazy import MappedImages
 from ppvae.errors import DataError
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder of data: ``root``, else ``$PPVAE_DATA``, else ``~/.cache/ppvae``."""
-    return Path(root or os.environ.get("PPVAE_DATA") or Path.home() / ".cache" / "ppvae")
+    """The folder of data: ``root``, else ``$PPVAE_DATA``, else ``~/.cache/ppvae``; ``~`` is the home folder."""
+    return Path(root or os.environ.get("PPVAE_DATA") or "~/.cache/ppvae").expanduser()
 
 
 def damaged(file: Path, reason) -> DataError:
@@ -55,13 +55,14 @@ class PublishedFile:
         return file
 
 
-def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.ndarray]]) -> Tensor:
-    """A uint8 tensor of which only what is used is read from the disk; changes to it stay in memory.
+def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.ndarray]]) -> MappedImages:
+    """A uint8 array of which only what is used is read from the disk; changes to it stay in memory.
 
     Args:
         file: a ``.npy`` file; where it is absent it is written.
         shape: of the array.
-        blocks: gives the rows from first to last, in uint8 blocks (n, *shape[1:]), to write it.
+        blocks: gives the rows from first to last, in uint8 blocks (n, *shape[1:]), to write it. It is called before
+            anything is written, and raises DataError where what it reads is absent.
 
     Raises DataError where the file is of another form, or cannot be written.
     """
@@ -75,16 +76,17 @@ def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Itera
         raise DataError(
             f"expected {file} to hold uint8 {shape}, got {array.dtype} {array.shape}; remove it to have it made again"
         )
-    return torch.from_numpy(array)
+    return MappedImages(torch.from_numpy(array))
 
 
 def _write(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.ndarray]]) -> None:
+    source = blocks()
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as out:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            for block in blocks():
+            for block in source:
                 out.write(np.ascontiguousarray(block).data)
         os.replace(unfinished, file)  # a process that reads beside this one never finds half of it
     except OSError as error:

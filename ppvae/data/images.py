@@ -27,7 +27,7 @@ def image_folder(
     """The PNG and JPEG pictures of a folder, in the order of their names, in memory.
 
     Args:
-        path: the folder; folders in it are not read.
+        path: the folder; folders in it are not read. A picture is turned as its camera noted (EXIF).
         size: (H, W) to scale each picture to, whatever its proportions; None takes them as they are.
         colour: give (3, H, W), red, green and blue; else (H, W), grey. Transparency is dropped.
         name: what tables and reports call the data; by default the folder's name.
@@ -35,14 +35,16 @@ def image_folder(
     Raises DataError for a folder that is absent or holds no picture, a picture that cannot be read or has more than
     eight bits a channel, and pictures of different sizes where ``size`` is None.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         raise DataError(f"expected a folder of pictures, got {path}, which is none")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"expected pictures ({', '.join(SUFFIXES)}) in {path}, found none; folders in it are not read")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise DataError(f"expected size (H, W) of at least 1 pixel each, got {size}")
+    if size is not None and not (
+        isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise DataError(f"expected size (H, W), whole numbers of at least 1 pixel each, got {size!r}")
     images = [image for block in _decoded(files, size, colour) for image in block]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
@@ -57,24 +59,27 @@ def celeba(root: Path) -> tuple[Part, Part]:
     """CelebA's faces, from ``celeba-64.npy`` (2.5 GB, read as it is used), which is made from the pictures once."""
     train, test = CELEBA_ROWS
     x = array_on_disk(root / "celeba-64.npy", (train + test, 3, 64, 64), lambda: _celeba_blocks(root))
-    return (x[:train], None), (x[train:], None)
+    return (x.part(slice(train)), None), (x.part(slice(train, None)), None)
 
 
 def _celeba_blocks(root: Path) -> Iterator[np.ndarray]:
-    pictures = root / "celeba" / "img_align_celeba"
+    """The pictures in blocks. Raises DataError, before the first, where a list or the folder of pictures is absent."""
+    pictures, dataset = root / "celeba" / "img_align_celeba", torchvision_set("CelebA")
+    lists = [root / "celeba" / name for _, _, name in dataset.file_list if name.endswith(".txt")]
+    absent = [str(path) for path in (pictures, *lists) if not path.exists()]
     try:
-        names = torchvision_set("CelebA")(root, split="all").filename  # checks the lists' checksums
+        names = dataset(root, split="all").filename  # checks the lists' checksums
     except (RuntimeError, OSError) as error:
+        reason = f"{', '.join(absent)} not found" if absent else error
         raise DataError(
-            f"CelebA is not whole in {root}/celeba ({error}). Put its pictures into {pictures} and its five lists "
+            f"CelebA is not whole in {root}/celeba ({reason}). Put its pictures into {pictures} and its five lists "
             "(list_eval_partition.txt and the others) beside that folder, from "
             "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or by torchvision.datasets.CelebA(root, download=True), "
             "or set PPVAE_DATA to a folder that has them"
         ) from error
     if len(names) != sum(CELEBA_ROWS):
         raise DataError(f"expected {sum(CELEBA_ROWS)} pictures in the lists of {root}/celeba, got {len(names)}")
-    for block in _decoded([pictures / name for name in names], (64, 64), True, _CELEBA_BOX):
-        yield np.stack(block)
+    return map(np.stack, _decoded([pictures / name for name in names], (64, 64), True, _CELEBA_BOX))
 
 
 def _decoded(files: Sequence[Path], size, colour: bool, box=None) -> Iterator[list[np.ndarray]]:
@@ -85,13 +90,13 @@ def _decoded(files: Sequence[Path], size, colour: bool, box=None) -> Iterator[li
 
 
 def _decode(file: Path, size: tuple[int, int] | None, colour: bool, box) -> np.ndarray:
-    from PIL import Image  # where it is used: torchvision brings it
+    from PIL import Image, ImageOps  # where they are used: torchvision brings them
 
     try:
         with Image.open(file) as picture:
             if picture.mode not in _MODES:
                 raise DataError(f"expected eight bits a channel in {file}, got mode {picture.mode}; convert it")
-            picture = picture.convert("RGB" if colour else "L")
+            picture = ImageOps.exif_transpose(picture).convert("RGB" if colour else "L")
             if box is not None:
                 picture = picture.crop(box)  # first: `resize` of a box would look beyond its border
             if size is not None:

@@ -1,4 +1,4 @@
-"""Images that are made when they are indexed, where the whole set would not fit into memory."""
+"""Images that are made or read when they are indexed, where the whole set would not fit into memory."""
 
 from abc import ABC, abstractmethod
 
@@ -12,7 +12,8 @@ class LazyImages(ABC):
     """A stand-in for a uint8 tensor of shape (N, *event_shape), as the ``x`` of a :class:`~ppvae.data.Dataset`.
 
     Indexing is that of a tensor along its first dimension, by a slice, an index of any shape or a mask, and gives
-    a tensor on ``device``: x[index] has shape (*index.shape, *event_shape). A row out of range is an IndexError.
+    a tensor on ``device``: x[index] has shape (*index.shape, *event_shape). A row out of range is an IndexError; on
+    CUDA it is the device's assertion, as of any tensor there, after which the process cannot use the device.
 
     A subclass sets ``shape`` and ``device`` and says how rows are made (:meth:`_read`) and moved (:meth:`to`).
     """
@@ -47,6 +48,8 @@ class LazyImages(ABC):
         if isinstance(index, slice):
             rows = range(len(self))[index]
             return torch.arange(rows.start, rows.start + len(rows) * rows.step, rows.step, device=self.device)
+        if isinstance(index, tuple) or index is None or index is Ellipsis:
+            raise IndexError(f"expected one index, of rows, got {index!r}; go on in the tensor that it gives")
         index = torch.as_tensor(index, device=self.device)
         if index.dtype == torch.bool and index.shape == (len(self),):
             return index.nonzero().squeeze(1)
@@ -79,3 +82,27 @@ class PackedImages(LazyImages):
     def _read(self, index: Tensor) -> Tensor:
         pixels = (self.bits[index][..., None] >> self._places) & 1
         return pixels.mul_(255).reshape(len(index), *self.shape[1:])
+
+
+class MappedImages(LazyImages):
+    """Images in a file, of which only what is used is read from the disk.
+
+    Args:
+        array: uint8, shape (N, *event_shape), over a memory map.
+    """
+
+    def __init__(self, array: Tensor):
+        if array.dtype != torch.uint8:
+            raise ValueError(f"expected uint8, got {array.dtype}")
+        self.array, self.shape, self.device = array, array.shape, array.device
+
+    def to(self, device) -> "MappedImages":
+        """The same images; on another device than the CPU they are held there whole."""
+        return MappedImages(self.array.to(device))
+
+    def part(self, rows: slice) -> "MappedImages":
+        """Some of the rows, still in the file."""
+        return MappedImages(self.array[rows])
+
+    def _read(self, index: Tensor) -> Tensor:
+        return self.array[index]

@@ -37,7 +37,7 @@ def load(
         validation: rows of the training part to hold out, 0 for none; by default 10,000 of MNIST and Fashion-MNIST,
             257 of the digits, 200 of Frey faces, 19,867 of CelebA (its own validation part; always the last rows, as
             the parts share no person), none of the grids.
-        root: folder that holds the data; default ``$PPVAE_DATA``, else ``~/.cache/ppvae``.
+        root: folder that holds the data; default ``$PPVAE_DATA``, else ``~/.cache/ppvae``; ``~`` is the home folder.
 
     The training part of a grid is all of it, with ``factors``, as the field trains and scores on the whole set; its
     test part is 10,000 of the same images, drawn by a fixed seed. Rows held out would leave no grid and are refused.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ppvae.data.lazy import LazyImages
+from ppvae.data.lazy import LazyImages, MappedImages
 from ppvae.errors import DataError
 
 SPLIT_SEED = 0  # the same split in every run, so that scores of two runs are of the same test data
@@ -21,7 +21,7 @@ def with_test_among(x: Tensor | LazyImages, rows: int) -> tuple[Part, Part]:
     return (x, None), (x[_shuffled(len(x))[:rows]], None)
 
 
-def hold_out(x: Tensor, y: Tensor | None, rows: int, shuffled: bool = True) -> dict[str, Part]:
+def hold_out(x: Tensor | LazyImages, y: Tensor | None, rows: int, shuffled: bool = True) -> dict[str, Part]:
     """A training part, and a validation part of ``rows`` rows if that is above 0: random ones, or the last."""
     if not 0 <= rows < len(x):
         raise DataError(f"expected to hold out between 0 and {len(x) - 1} rows, got {rows}")
@@ -30,7 +30,11 @@ def hold_out(x: Tensor, y: Tensor | None, rows: int, shuffled: bool = True) -> d
         order = _shuffled(len(x))
         train, held_out = order[train], order[held_out]
     parts = {"train": train, "validation": held_out} if rows else {"train": train}
-    return {part: (x[index], None if y is None else y[index]) for part, index in parts.items()}
+    return {part: (_part(x, index), None if y is None else y[index]) for part, index in parts.items()}
+
+
+def _part(x: Tensor | LazyImages, index) -> Tensor | LazyImages:
+    return x.part(index) if isinstance(x, MappedImages) and isinstance(index, slice) else x[index]
 
 
 def _shuffled(rows: int) -> Tensor:

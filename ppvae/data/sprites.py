@@ -46,8 +46,8 @@ class Sprites(LazyImages):
     factors = SPRITES
 
     def __init__(self, resolution: int = CANVAS, device: str | torch.device = "cpu"):
-        if resolution < 1:
-            raise DataError(f"expected a resolution of at least 1 pixel, got {resolution}")
+        if not isinstance(resolution, int) or resolution < 1:
+            raise DataError(f"expected a resolution in whole pixels, of at least 1 pixel, got {resolution!r}")
         self.resolution = resolution
         self.shape = torch.Size((len(SPRITES), resolution, resolution))
         self._poses = _poses().to(device)

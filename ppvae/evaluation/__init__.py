@@ -1,10 +1,9 @@
-"""Evaluation: marginal likelihoods with their diagnostics, labels, latent codes."""
+"""Evaluation: marginal likelihoods with their diagnostics, labels, latent codes, and (in a package) disentanglement."""
 
 from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
 from ppvae.evaluation.annealing import ais, bdmc
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
-from ppvae.evaluation.disentanglement import Disentanglement, disentanglement
 from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
@@ -19,7 +18,6 @@ __all__ = [
     "BidirectionalEstimate",
     "Calibration",
     "Comparison",
-    "Disentanglement",
     "Gaps",
     "LatentStatistics",
     "LogMarginal",
@@ -30,7 +28,6 @@ __all__ = [
     "calibration",
     "compare",
     "compare_pairs",
-    "disentanglement",
     "evaluate_loss",
     "features",
     "gaps",

@@ -3,12 +3,12 @@
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.distribution import Distribution
 from torch import Tensor
 
 from ppvae.checks import beside, check_input, check_parameters
 from ppvae.contract import check_pair
 from ppvae.errors import ContractError
+from ppvae.evaluation.disentanglement.representation import mean_of
 from ppvae.isolation import untouched
 from ppvae.replay import draw
 from ppvae.tracing import OBSERVED, distribution_at
@@ -25,15 +25,14 @@ def traversals(
         model: generative model.
         guide: its guide.
         x: one datum, shape (1, *event_shape).
-        site: a latent of shape (D,), whose posterior has a formula for its mean. Other latents are drawn from
-            the guide, the same for every code.
+        site: a latent of shape (D,). Other latents are drawn from the guide, the same for every code.
         values: V of them, in units of z.
-        seed: of what is drawn.
+        seed: of what is drawn: other latents, and 32 draws for a mean that has no formula.
 
     Returns:
         Tensor of shape (D, V, *event_shape).
 
-    Raises ContractError for more than one datum, a latent that is no vector, or a posterior without that formula.
+    Raises ContractError for more than one datum, a latent that is no vector, and a pair with discrete sites.
     """
     check_parameters(model, guide)
     check_input(x, None)
@@ -42,7 +41,7 @@ def traversals(
         raise ContractError(f"expected one datum, shape (1, ...), got {len(x)}")
     check_pair(model, guide, x)
     with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        mean = _mean(distribution_at(guide, site, x), site)
+        mean = mean_of(distribution_at(guide, site, x), site)
         if mean.dim() != 2:
             raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(mean.shape[1:])}")
         codes = torch.stack([_moved(mean[0], d, value) for d in range(mean.shape[1]) for value in values])
@@ -54,15 +53,6 @@ def traversals(
         many = x.expand(len(codes), *x.shape[1:])
         images = distribution_at(poutine.condition(model, {**latents, site: codes}), OBSERVED, many).mean
     return images.reshape(mean.shape[1], len(values), *x.shape[1:])
-
-
-def _mean(q: Distribution, site: str) -> Tensor:
-    try:
-        return q.mean
-    except NotImplementedError as error:
-        raise ContractError(
-            f"expected q({site} | x) with a formula for its mean, got {q}; use a guide such as MeanFieldGaussian"
-        ) from error
 
 
 def _moved(z: Tensor, element: int, value: float) -> Tensor:

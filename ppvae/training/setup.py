@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from ppvae.objectives import Adversary, Kernel, Objective, Regulariser
 from ppvae.tracing import OBSERVED, distribution_at
 from ppvae.training.run import Run
 
-ROWS = 10_000  # checked at once
+ROWS = 10_000  # at most, of images that are made or read when they are indexed
+AT_ONCE = 2**23  # numbers checked at once, 32 MB as float32
 
 
 def check_data(model, guide, data: Dataset) -> None:
     """Check the pair on a few rows of each kind, and every row against the likelihood and the model's classes; of
-    images made when they are read, rows spread over the whole."""
+    images made or read when they are indexed, rows spread over the whole."""
     device = data.x.device
     few = torch.cat([rows[:4] for rows in data.rows_by_label()]).to(device)
     with untouched(model, guide, device=device, seed=0):
@@ -35,11 +37,10 @@ def check_data(model, guide, data: Dataset) -> None:
 
 def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:
     """The first row and the grey values of each of several parts."""
-    if isinstance(data.x, LazyImages):
-        yield 0, data.grey(_spread(data.x))
-    else:
-        for start in range(0, len(data), ROWS):
-            yield start, data.grey(slice(start, start + ROWS))
+    every = _spread(data.x).step if isinstance(data.x, LazyImages) else 1
+    step = every * max(1, AT_ONCE // max(1, data.x.shape[1:].numel()))
+    for start in range(0, len(data), step):
+        yield start, data.grey(slice(start, start + step, every))
 
 
 def _spread(x: LazyImages) -> slice:
@@ -55,6 +56,7 @@ def describe_run(run: Run, train_model: bool) -> dict:
         "guide": type(run.guide).__name__,
         "objective": describe(run.objective),
         "optimizer": describe_optimizer(run.optimizer),
+        "adversaries": [describe_optimizer(optimizer) for optimizer in run.trainer.adversary_optimizers],
         "schedule": None if run.schedule is None else [run.schedule(epoch * len(run.batches)) for epoch in (0, 1, 5)],
         "data": data.name,
         "rows": len(data),
@@ -87,9 +89,12 @@ def _setting(value) -> bool | int | float | str | list | dict | None:
         return type(value).__name__  # its weights are in the checkpoint
     if isinstance(value, (Objective, Regulariser, Kernel)):
         return describe(value)
-    return [float(value(step)) for step in (0, 1_000, 100_000)] if callable(value) else None
+    if is_dataclass(value):  # a schedule such as Ramp
+        return {"class": type(value).__name__, **asdict(value)}
+    return [float(value(step)) for step in SOME_STEPS] if callable(value) else None
 
 
+SOME_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 _PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning"}
 
 
@@ -106,7 +111,7 @@ def _digest_of_module(module: torch.nn.Module) -> str:
 
 
 def _digest(x: Tensor | LazyImages) -> str:
-    """Of images made when they are read, rows spread over the whole are taken."""
+    """Of images made or read when they are indexed, rows spread over the whole are taken."""
     tensor = x[_spread(x)] if isinstance(x, LazyImages) else x
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest()[:16]

@@ -14,12 +14,12 @@ from ppvae.evaluation.disentanglement.information import (
     modularity_of,
     mutual_information,
 )
-from ppvae.evaluation.disentanglement.irs import irs
+from ppvae.evaluation.disentanglement.interventions import irs
+from ppvae.evaluation.disentanglement.predictability import sap, sap_of
+from ppvae.evaluation.disentanglement.ranking import relative_strength, udr
 from ppvae.evaluation.disentanglement.report import METRICS, Disentanglement, disentanglement, score
 from ppvae.evaluation.disentanglement.representation import Representation, represent
-from ppvae.evaluation.disentanglement.sap import sap, sap_of
 from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
-from ppvae.evaluation.disentanglement.udr import relative_strength, udr
 from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import GradientBoostingClassifier
 
-from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.representation import Representation, at_least
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,11 @@ def disentanglement_of(importance: np.ndarray) -> float:
 
 
 def completeness_of(importance: np.ndarray) -> float:
-    """mean_k (1 - H_D(P_k)), P_dk = R_dk / sum_d R_dk, H to the base D; a factor without importance counts as 0."""
+    """mean_k (1 - H_D(P_k)), P_dk = R_dk / sum_d R_dk, H to the base D; a factor without importance counts as 0.
+
+    Factors count alike. Some code weights them by sum_d R_dk: the same for importances that sum to 1 for each factor,
+    as scikit-learn's do.
+    """
     return float(_concentration(importance.T).mean())
 
 
@@ -82,6 +86,7 @@ def dci(
     Source: Eastwood and Williams 2018, "A Framework for the Quantitative Evaluation of Disentangled
     Representations"; classifier and samples as in Locatello et al. 2019.
     """
+    at_least(1, num_train=num_train, num_test=num_test, jobs=jobs)
     rng = np.random.default_rng(seed)
     train, test = (representation.sample(rows, rng) for rows in (num_train, num_test))
     seeds = rng.integers(2**31, size=len(representation.sizes)).tolist()

@@ -1,8 +1,9 @@
 """Metrics from the mutual information of each dimension with each factor: MIG; modularity and explicitness.
 
-Codes are put into bins of equal width over the range that the sample covers, 20 by default; information is that of
-the table of counts, in nats. It is biased upwards by about (bins - 1)(values - 1) / 2N for independent variables, and
-bins fewer than a factor's values cap it: a perfect code of dSprites' grid has a MIG of 0.896 at 20 bins.
+Codes are put into bins of equal width over the range that the sample covers, 20 by default; those of a dimension
+whose range is a few units of rounding into one. Information is that of the table of counts, in nats. It is biased
+upwards by about (bins - 1)(values - 1) / 2N for independent variables, and bins fewer than a factor's values cap it: a
+perfect code of dSprites' grid has a MIG of 0.896 at 20 bins.
 """
 
 from dataclasses import dataclass
@@ -11,15 +12,20 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
-from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.representation import Representation, at_least
+from ppvae.evaluation.disentanglement.scaling import is_constant, standardised
 
 BINS = 20
 
 
 def discretize(codes: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin, 0 to bins - 1, of each code (N, D) among bins of equal width from the least to the greatest."""
-    edges = [np.histogram_bin_edges(column, bins)[:-1] for column in codes.T]
-    return np.stack([np.digitize(column, edge) - 1 for column, edge in zip(codes.T, edges, strict=True)], 1)
+    """The bin, 0 to bins - 1, of each code (N, D) among bins of equal width from the least to the greatest; 0 of a
+    constant."""
+    at_least(1, bins=bins)
+    binned = np.zeros(codes.shape, dtype=int)
+    for d in np.flatnonzero(~is_constant(codes)):
+        binned[:, d] = np.digitize(codes[:, d], np.histogram_bin_edges(codes[:, d], bins)[:-1]) - 1
+    return binned
 
 
 def mutual_information(codes: np.ndarray, values: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -71,9 +77,11 @@ def modularity_of(information: np.ndarray) -> float:
 def explicitness_of(codes: np.ndarray, values: np.ndarray, new_codes: np.ndarray, new_values: np.ndarray) -> float:
     """Mean over factors and their values of the ROC area of "has this value", by logistic regression on the codes.
 
-    Fitted to the first two arguments and scored on the others: codes (N, D), values (N, F). 0.5 at chance. A value
-    that one of the samples lacks is left out.
+    Fitted to the first two arguments and scored on the others: codes (N, D), values (N, F). All codes are standardised
+    by the mean and the standard deviation of the first, lest the regression's penalty depend on their scale. 0.5 at
+    chance. A value that one of the samples lacks is left out.
     """
+    codes, new_codes = standardised(codes), standardised(new_codes, codes)
     areas = []
     for value, new_value in zip(values.T, new_values.T, strict=True):
         if len(np.unique(value)) < 2:
@@ -108,12 +116,12 @@ def modularity_explicitness(
 ) -> ModularityExplicitness:
     """:func:`modularity_of` the training sample and :func:`explicitness_of` both samples of the grid.
 
-    Modularity is invariant as :func:`mig` is; explicitness not to scale, as the regression is regularised. A
-    constant code has modularity 0 and explicitness 0.5. A perfect code of dSprites' grid has explicitness 0.987.
+    Modularity is invariant as :func:`mig` is, explicitness to permutation, sign and scale. A constant code has
+    modularity 0 and explicitness 0.5. A perfect code of dSprites' grid has explicitness 0.987.
 
     Source: Ridgeway and Mozer 2018, "Learning Deep Disentangled Embeddings with the F-Statistic Loss", section 3;
-    bins and samples as in Locatello et al. 2019, which keeps the area itself and not, as some do, twice its excess
-    over a half.
+    bins, samples and standardised codes as in Locatello et al. 2019, which keeps the area itself and not, as some do,
+    twice its excess over a half.
     """
     rng = np.random.default_rng(seed)
     train, test = (representation.sample(rows, rng) for rows in (num_train, num_test))

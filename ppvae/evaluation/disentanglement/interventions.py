@@ -3,18 +3,23 @@
 import numpy as np
 
 from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.scaling import is_constant
 
 
 def robustness(codes: np.ndarray, values: np.ndarray, quantile: float = 0.99) -> tuple[np.ndarray, np.ndarray]:
     """Robustness (D, F), and each dimension's greatest deviation (D,), of codes (N, D) and values (N, F).
 
-        1 - mean_v Q |z_d - E[z_d | v_k = v]| / max |z_d - E z_d|
+        max(0, 1 - mean_v Q |z_d - E[z_d | v_k = v]| / max |z_d - E z_d|)
 
-    with Q the quantile over the rows where v_k = v. A constant dimension has robustness 0.
+    with Q the quantile over the rows where v_k = v. A constant dimension has robustness 0. The bound below is needed:
+    codes of a group may lie further from its mean than any code from the mean of all.
     """
-    greatest = np.abs(codes - codes.mean(0)).max(0)
+    if not 0 < quantile <= 1:
+        raise ValueError(f"expected a quantile above 0, at most 1, got {quantile}")
+    greatest = np.where(is_constant(codes), 0, np.abs(codes - codes.mean(0)).max(0))
     stray = np.stack([_stray(codes, value, quantile) for value in values.T], 1)
-    return np.where(greatest > 0, 1 - (stray.T / np.where(greatest > 0, greatest, 1)), 0).T, greatest
+    found = np.where(greatest > 0, 1 - (stray.T / np.where(greatest > 0, greatest, 1)), 0).T
+    return found.clip(min=0), greatest
 
 
 def _stray(codes: np.ndarray, value: np.ndarray, quantile: float) -> np.ndarray:
@@ -36,7 +41,8 @@ def irs(representation: Representation, *, num_samples: int = 10_000, quantile: 
         seed: of the rows.
 
     Source: Suter et al. 2019, "Robustly Disentangled Causal Mechanisms"; quantile and sample as in Locatello et al.
-    2019.
+    2019, whose code puts the factors into 20 bins first and gives a perfect code of dSprites' grid 0.986. Here they
+    are taken as they are, and it has 1.
     """
     found, greatest = robustness(*representation.sample(num_samples, np.random.default_rng(seed)), quantile)
     return float(np.average(found.max(1), weights=greatest)) if greatest.any() else 0.0

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.scaling import standardised
 
 
 def sap_of(scores: np.ndarray) -> float:
@@ -16,10 +17,8 @@ def sap_of(scores: np.ndarray) -> float:
 
 def r2_scores(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
     """R^2 = Cov(z_d, v_k)^2 / (Var z_d Var v_k), shape (D, F), of codes (N, D) and values (N, F); 0 for a constant."""
-    codes, values = codes - codes.mean(0), values - values.mean(0)
-    variances = np.outer((codes**2).mean(0), (values**2).mean(0))
-    squares = (codes.T @ values / len(codes)) ** 2
-    return np.divide(squares, variances, out=np.zeros_like(squares), where=variances > 1e-12)
+    codes, values = standardised(codes), standardised(values)
+    return (codes.T @ values / len(codes)) ** 2
 
 
 def classifier_scores(

@@ -9,6 +9,7 @@ from sklearn.linear_model import Lasso
 
 from ppvae.errors import DataError
 from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.scaling import standardised
 
 INFORMATIVE = 0.01
 ALPHA = 0.1
@@ -35,19 +36,14 @@ def lasso_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """abs of the weights (A, B) of a Lasso (penalty 0.1) from ``one`` (N, A), standardised, to ``other`` (N, B)."""
     if one.shape[1] == 0 or other.shape[1] == 0:
         return np.zeros((one.shape[1], other.shape[1]))
-    weights = Lasso(alpha=ALPHA).fit(_standardised(one), _standardised(other)).coef_
+    weights = Lasso(alpha=ALPHA).fit(standardised(one), standardised(other)).coef_
     return np.abs(weights.reshape(other.shape[1], one.shape[1])).T
 
 
 def spearman_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """abs of Spearman's rank correlations (A, B) of codes (N, A) and (N, B); 0 for a constant."""
-    ranks = [_standardised(rankdata(codes, axis=0)) for codes in (one, other)]
+    ranks = [standardised(rankdata(codes, axis=0)) for codes in (one, other)]
     return np.abs(ranks[0].T @ ranks[1]) / len(one)
-
-
-def _standardised(codes: np.ndarray) -> np.ndarray:
-    centred, scale = codes - codes.mean(0), codes.std(0)
-    return centred / np.where(scale > 0, scale, 1)
 
 
 def udr(

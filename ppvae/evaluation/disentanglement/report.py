@@ -12,9 +12,9 @@ from rich.table import Table
 from ppvae.data import Dataset
 from ppvae.evaluation.disentanglement.importance import dci
 from ppvae.evaluation.disentanglement.information import mig, modularity_explicitness, mutual_information
-from ppvae.evaluation.disentanglement.irs import irs
+from ppvae.evaluation.disentanglement.interventions import irs
+from ppvae.evaluation.disentanglement.predictability import sap
 from ppvae.evaluation.disentanglement.representation import Representation, represent
-from ppvae.evaluation.disentanglement.sap import sap
 from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
 from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
 

@@ -14,7 +14,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from ppvae.checks import beside, check_parameters
 from ppvae.contract import check_pair
 from ppvae.data import Dataset, Factors
-from ppvae.errors import DataError
+from ppvae.errors import ContractError, DataError
 from ppvae.isolation import untouched
 from ppvae.replay import draw
 from ppvae.tracing import distribution_at
@@ -34,7 +34,8 @@ class Representation:
             other latent; else None.
         prior: p(z_d), batch shape (D,), where it is a product of Normals, the same for every datum; else None.
 
-    Raises DataError where shapes disagree, a code is not finite, or no factor has two values.
+    Raises DataError for what is no floating tensor, where shapes disagree, a code is not finite or a KL is NaN, and
+    where no factor has two values.
     """
 
     factors: Factors
@@ -44,6 +45,11 @@ class Representation:
     prior: Normal | None = None
 
     def __post_init__(self) -> None:
+        for name in ("codes", "scales", "kl"):
+            value = getattr(self, name)
+            if not (isinstance(value, Tensor) and value.is_floating_point()) and (name == "codes" or value is not None):
+                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise DataError(f"expected {name} to be a floating torch tensor, got {kind}; convert it")
         if self.codes.dim() != 2 or len(self.codes) != len(self.factors) or self.codes.shape[1] == 0:
             raise DataError(
                 f"expected codes of shape ({len(self.factors)}, D), one row a combination of factors, got "
@@ -51,6 +57,10 @@ class Representation:
             )
         if self.scales is not None and self.scales.shape != self.codes.shape:
             raise DataError(f"expected scales of the codes' shape, got {tuple(self.scales.shape)}")
+        if self.kl is not None and (self.kl.shape != self.codes.shape[1:] or self.kl.isnan().any()):
+            raise DataError(
+                f"expected a KL, not NaN, for each of the {self.codes.shape[1]} dimensions, got {self.kl.tolist()}"
+            )
         if not torch.isfinite(self.codes).all():
             row = int((~torch.isfinite(self.codes)).any(1).nonzero()[0])
             raise DataError(f"expected finite codes, got {self.codes[row].tolist()} first in row {row}")
@@ -74,14 +84,21 @@ class Representation:
 
     def sample(self, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Codes, float64 (rows, D), and values of the varying factors, (rows, F), of rows drawn with replacement."""
-        if rows < 1:
-            raise ValueError(f"expected at least 1 row, got {rows}")
+        at_least(1, rows=rows)
         values = rng.integers(self.sizes, size=(rows, len(self.sizes)))
         return self.at(values).astype(np.float64), values
 
     @cached_property
     def _array(self) -> np.ndarray:
-        return self.codes.detach().cpu().numpy()
+        codes = self.codes.detach().cpu()
+        return (codes if codes.dtype == torch.float64 else codes.float()).numpy()  # numpy has no bfloat16
+
+
+def at_least(least: int, **settings: int) -> None:
+    """Raise ValueError where a setting is below its least."""
+    for name, value in settings.items():
+        if value < least:
+            raise ValueError(f"expected {name} of at least {least}, got {value}")
 
 
 def represent(
@@ -98,7 +115,7 @@ def represent(
         seed: of what is drawn: latents before ``site``, a mean without a formula (32 draws).
         progress: show a progress bar.
 
-    Raises DataError for data without factors, ContractError where the guide does not draw ``site``.
+    Raises DataError for data without factors, ContractError where the guide does not draw ``site`` or it is discrete.
     """
     factors = _factors_of(data)
     check_parameters(model, guide)
@@ -113,7 +130,8 @@ def represent(
         for index in track(blocks, "codes") if progress else blocks:
             x = beside(model, data.most_probable(index))
             p = distribution_at(model, site, x) if fixed_prior else None
-            parts.append(_statistics(distribution_at(guide, site, x), p))
+            q = distribution_at(guide, site, x)
+            parts.append(_statistics(mean_of(q, site), q, p))
     codes, scales, kl = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
     return Representation(factors, codes, scales, None if kl is None else kl.double().mean(0).float(), prior)
 
@@ -129,13 +147,24 @@ def _factors_of(data: Dataset) -> Factors:
     return factors
 
 
-def _statistics(q: Distribution, p: Distribution | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def mean_of(q: Distribution, site: str) -> Tensor:
+    """E_q[z], shape (B, *event_shape), of the distribution at ``site``: by its formula, else the mean of 32 draws.
+
+    Raises ContractError where it is discrete.
+    """
+    if q.support.is_discrete:
+        raise ContractError(
+            f"expected a continuous site, got {site!r}, a {type(q).__name__}: its values are names, not places"
+        )
+    try:
+        return q.mean
+    except NotImplementedError:
+        return q.sample((DRAWS,)).mean(0)
+
+
+def _statistics(mean: Tensor, q: Distribution, p: Distribution | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Means, scales and KL per dimension of some rows, each (B, D) or None, on the CPU."""
     rows = q.batch_shape[0]
-    try:
-        mean = q.mean
-    except NotImplementedError:
-        mean = q.sample((DRAWS,)).mean(0)
     q, p = (fn.base_dist if isinstance(fn, Independent) else fn for fn in (q, p))
     scale = q.scale.expand_as(mean) if isinstance(q, Normal) else None
     kl = kl_divergence(q, p).expand_as(mean) if isinstance(q, Normal) and isinstance(p, Normal) else None

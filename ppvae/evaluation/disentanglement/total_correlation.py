@@ -93,6 +93,10 @@ def aggregate_posterior(
 ) -> AggregatePosterior:
     """The parts of the rate, with q(z) the exact mixture of all N posteriors.
 
+    They are those of this finite mixture. Where the rows are a sample of a population and their posteriors so narrow
+    that they do not overlap, its total correlation stays above the population's, as its mutual information stays at
+    log N; of a whole grid there is no other.
+
     Args:
         codes: means of q(z | x_n), shape (N, D).
         scales: standard deviations of q(z | x_n), shape (N, D).
@@ -111,7 +115,7 @@ def aggregate_posterior(
     parts = z.split(AT_ONCE[0])
     scored = [_log_aggregate(part, codes, scales) for part in (track(parts, "q(z)") if progress else parts)]
     joint, marginals = (torch.cat(part) for part in zip(*scored, strict=True))
-    log_p = None if prior is None else prior.log_prob(z.cpu()).double() + HALF_LOG_2PI
+    log_p = None if prior is None else prior.log_prob(z.to(prior.mean.device)).double().cpu() + HALF_LOG_2PI
     # Every density here lacks its (2 pi)^(-D/2).
     return AggregatePosterior(
         pointwise_information=(own - joint).cpu(),

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from ppvae.evaluation.disentanglement.representation import Representation
+from ppvae.evaluation.disentanglement.representation import Representation, at_least
 
 PRUNED = 0.05
 AT_ONCE = 1000  # votes whose rows are held at once
@@ -30,14 +30,19 @@ def higgins(
         num_train, num_eval: features.
         seed: of the draws.
 
+    Raises ValueError where a setting is below 1, and where the training features are all of one factor.
+
     Source: Higgins et al. 2017, "beta-VAE", algorithm 1; logistic regression and sample sizes as in Locatello et al.
     2019, "Challenging Common Assumptions".
     """
+    at_least(1, batch_size=batch_size, num_train=num_train, num_eval=num_eval)
     if len(representation.sizes) == 1:
         return 1.0
     rng = np.random.default_rng(seed)
     blocks = [_differences(representation, n, batch_size, rng) for n in _blocks(num_train + num_eval)]
     features, labels = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    if len(np.unique(labels[:num_train])) < 2:
+        raise ValueError(f"expected training features of at least two factors, got {num_train} of one; raise num_train")
     classifier = LogisticRegression(max_iter=1000).fit(features[:num_train], labels[:num_train])
     return float(classifier.score(features[num_train:], labels[num_train:]))
 
@@ -60,13 +65,17 @@ def factor_vae(
 
     Args:
         representation: codes of a grid; the variances below the line are those of the whole grid.
-        batch_size: rows a vote, L.
+        batch_size: rows a vote, L, at least 2, for a variance.
         num_train, num_eval: votes.
         seed: of the draws.
+
+    Raises ValueError where a setting is below its least.
 
     Source: Kim and Mnih 2018, "Disentangling by Factorising", section 4; threshold and sample sizes as in Locatello
     et al. 2019.
     """
+    at_least(2, batch_size=batch_size)
+    at_least(1, num_train=num_train, num_eval=num_eval)
     rng = np.random.default_rng(seed)
     variance = representation.codes.double().var(0).cpu().numpy()
     active = np.flatnonzero(np.sqrt(variance) >= PRUNED)

@@ -143,6 +143,9 @@ def test_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("PPVAE_DATA", str(tmp_path))
     assert loading.data_root() == tmp_path
     assert loading.data_root("here") == Path("here")
+    monkeypatch.setenv("PPVAE_DATA", "~/data")
+    assert loading.data_root() == Path.home() / "data"
+    assert loading.data_root("~") == Path.home()
     monkeypatch.delenv("PPVAE_DATA")
     assert loading.data_root() == Path.home() / ".cache" / "ppvae"
 

@@ -35,12 +35,26 @@ def test_nothing_asked_for_is_nothing():
     assert GRID.index(torch.empty(0, 3, dtype=torch.long)).shape == (0,)
 
 
+def test_lists_are_made_tuples():
+    import numpy as np
+
+    grid = Factors(["a", "b", "c"], np.array([3, 1, 4]))
+    assert grid == GRID
+    assert hash(grid) == hash(GRID)
+    assert all(type(size) is int for size in grid.sizes)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Factors(("a",), (2, 3)), "a name and a size"),
         (lambda: Factors((), ()), "a name and a size"),
         (lambda: Factors(("a",), (0,)), "above 0"),
+        (lambda: Factors(("a", "b"), (2, 2.5)), r"whole numbers .*got \(2, 2.5\)"),
+        (lambda: Factors(("a",), 3), "whole numbers .*got 3"),
+        (lambda: Factors("ab", (2, 3)), "a sequence of names .*got 'ab'"),
+        (lambda: Factors((1, "b"), (2, 3)), "a sequence of names"),
+        (lambda: Factors(("a", "a"), (2, 3)), "another name for each factor"),
         (lambda: GRID.values(torch.tensor([12])), "from 0 to 11, got 12 to 12"),
         (lambda: GRID.values(torch.tensor([-1, 3])), "got -1 to 3"),
         (lambda: GRID.index(torch.tensor([0, 1, 0])), "below"),

@@ -8,7 +8,7 @@ import torch
 
 import ppvae
 from ppvae.data.files import PublishedFile, array_on_disk
-from ppvae.data.lazy import PackedImages
+from ppvae.data.lazy import MappedImages, PackedImages
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
 
@@ -32,10 +32,10 @@ def test_a_published_file_is_checked(tmp_path):
 def test_an_array_on_disk_is_written_once_and_never_changed(tmp_path):
     file = tmp_path / "a.npy"
     x = array_on_disk(file, ARRAY.shape, blocks)
-    assert torch.equal(x, torch.from_numpy(ARRAY))
-    x.zero_()
+    assert torch.equal(x[:], torch.from_numpy(ARRAY))
+    x.array.zero_()
     again = array_on_disk(file, ARRAY.shape, lambda: pytest.fail("made twice"))
-    assert torch.equal(again, torch.from_numpy(ARRAY))
+    assert torch.equal(again[:], torch.from_numpy(ARRAY))
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
@@ -47,6 +47,14 @@ def test_an_array_that_fails_half_way_leaves_nothing(tmp_path):
     with pytest.raises(ppvae.DataError, match="a picture is damaged"):
         array_on_disk(tmp_path / "a.npy", ARRAY.shape, broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_absent_is_said_before_anything_is_written(tmp_path):
+    def absent():
+        raise ppvae.DataError("a.zip is not there")
+
+    with pytest.raises(ppvae.DataError, match=r"a.zip is not there"):
+        array_on_disk(tmp_path / "nowhere" / "a.npy", ARRAY.shape, absent)
 
 
 def test_an_array_that_cannot_be_written(tmp_path):
@@ -91,3 +99,29 @@ def test_packed_images_are_those_that_were_packed():
 def test_packed_images_of_another_size():
     with pytest.raises(ValueError, match="an eighth"):
         PackedImages(torch.zeros(3, 4, dtype=torch.uint8), (4, 6))
+
+
+def test_images_in_a_file_stay_there_until_they_are_indexed(tmp_path):
+    x = array_on_disk(tmp_path / "a.npy", ARRAY.shape, blocks)
+    assert (x.shape, x.dtype, x.dim(), x.device.type) == (ARRAY.shape, torch.uint8, 3, "cpu")
+    part = x.part(slice(1, 4)).part(slice(2))
+    assert isinstance(part, MappedImages)
+    assert part.array.data_ptr() == x.array[1].data_ptr()
+    assert torch.equal(part[:], torch.from_numpy(ARRAY[1:3]))
+    assert torch.equal(x.to("cpu")[torch.tensor([[3, 0]])], torch.from_numpy(ARRAY[[[3, 0]]]))
+    assert x[1:3].data_ptr() != x.array[1].data_ptr()
+    taken = ppvae.Dataset(x).take(slice(1, 3)).x
+    assert isinstance(taken, torch.Tensor)
+    with pytest.raises(IndexError):
+        x[4]
+
+
+def test_images_in_a_file_are_uint8():
+    with pytest.raises(ValueError, match=r"expected uint8, got torch.float32"):
+        MappedImages(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("index", [(0, 1), (slice(None), 0), None, ...])
+def test_what_is_no_index_of_rows(index):
+    with pytest.raises(IndexError, match="expected one index, of rows, got"):
+        MappedImages(torch.from_numpy(ARRAY))[index]

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.datasets import CelebA
 
 import ppvae
-from ppvae.data import downloads, image_folder, images, load
+from ppvae.data import MappedImages, downloads, image_folder, images, load
 
 
 def picture(file, height=6, width=4, mode="RGB", seed=0):
@@ -45,6 +45,19 @@ def test_pictures_are_scaled_where_it_is_asked_for(tmp_path):
     assert data.x[1].float().mean((1, 2)).tolist() == [0, 255, 0]
 
 
+def test_a_picture_is_turned_as_its_camera_noted(tmp_path):
+    pixels = np.zeros((4, 6), np.uint8)
+    pixels[0] = 255
+    picture = Image.fromarray(pixels)
+    noted = picture.getexif()
+    noted[0x0112] = 6  # its top is the right side of the scene
+    picture.save(tmp_path / "a.png", exif=noted)
+    x = image_folder(tmp_path, colour=False).x[0]
+    assert x.shape == (6, 4)
+    assert (x[:, 3] == 255).all()
+    assert not x[:, :3].any()
+
+
 def test_more_pictures_than_are_decoded_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "BLOCK", 2)
     expected = [picture(tmp_path / f"{i}.png", seed=i) for i in range(5)]
@@ -76,7 +89,10 @@ def deep(tmp_path):
         (broken, {}, "b.png cannot be read .*mend or remove it"),
         (mixed, {}, r"of one size, got 6x4 in a.png and 6x5 in b.png; give size=\(H, W\)"),
         (deep, {}, "eight bits a channel in .*a.png, got mode I;16"),
-        (mixed, {"size": (0, 4)}, r"size \(H, W\) of at least 1 pixel each"),
+        (mixed, {"size": (0, 4)}, r"size \(H, W\), whole numbers of at least 1 pixel each"),
+        (mixed, {"size": (4.0, 4)}, r"whole numbers .*got \(4.0, 4\)"),
+        (mixed, {"size": 64}, r"whole numbers .*got 64"),
+        (mixed, {"size": (4, 4, 3)}, r"got \(4, 4, 3\)"),
     ],
 )
 def test_folders_that_are_no_data(make, options, message, tmp_path):
@@ -105,8 +121,9 @@ def test_celeba_is_cropped_scaled_and_split_in_its_own_order(small_celeba):
     splits = load("celeba", validation=1, root=small_celeba)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 1, 2]
     assert splits.train.event_shape == (3, 64, 64)
-    red = torch.cat([part.x for part in (splits.train, splits.validation, splits.test)])[:, 0].float().mean((1, 2))
+    red = torch.cat([part.x[:] for part in (splits.train, splits.validation, splits.test)])[:, 0].float().mean((1, 2))
     assert (red - 40 * torch.arange(6)).abs().max() < 3
+    assert all(isinstance(part.x, MappedImages) for part in (splits.train, splits.validation, splits.test))
     (small_celeba / "celeba" / "img_align_celeba" / "000001.jpg").unlink()
     assert len(load("celeba", validation=0, root=small_celeba).train) == 4  # decoded once
 
@@ -126,8 +143,18 @@ def test_celeba_that_is_absent_or_not_whole(small_celeba, monkeypatch):
     with pytest.raises(ppvae.DataError, match=r"expected 42 pictures in the lists of .*, got 6"):
         load("celeba", validation=0, root=small_celeba)
     monkeypatch.undo()
-    with pytest.raises(ppvae.DataError, match=r"CelebA is not whole in .*img_align_celeba.*mmlab.*PPVAE_DATA"):
+    with pytest.raises(ppvae.DataError, match=r"CelebA is not whole in .*corrupted.*mmlab.*PPVAE_DATA"):
+        load("celeba", root=small_celeba)  # the lists have other checksums
+    (small_celeba / "celeba" / "list_bbox_celeba.txt").unlink()
+    with pytest.raises(ppvae.DataError, match=r"\([^,]*list_bbox_celeba.txt not found\). Put its pictures"):
         load("celeba", root=small_celeba)
+
+
+def test_celeba_in_a_folder_that_is_absent(tmp_path):
+    missing = r"\(.*img_align_celeba, .*list_eval_partition.txt.* not found\).*mmlab.*PPVAE_DATA"
+    with pytest.raises(ppvae.DataError, match=missing):
+        load("celeba", root=tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
 
 
 def fashion_files(root, rows=(60_000, 10_000)):

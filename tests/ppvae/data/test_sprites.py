@@ -123,15 +123,16 @@ def test_an_image_is_the_same_in_any_batch_and_by_any_kind_of_index():
     assert torch.equal(sprites[-2:], sprites[[len(sprites) - 2, len(sprites) - 1]])
 
 
-@pytest.mark.parametrize("index", [737_280, -737_281, [0, 800_000], 1.5, [True, False]])
+@pytest.mark.parametrize("index", [737_280, -737_281, [0, 800_000], 1.5, [True, False], (0, 1), None, ...])
 def test_a_row_that_is_not_there(index):
     with pytest.raises(IndexError):
         Sprites()[index]
 
 
 def test_a_resolution_that_is_none():
-    with pytest.raises(ppvae.DataError, match="at least 1 pixel, got 0"):
-        Sprites(0)
+    for wrong in (0, 2.5, "64"):
+        with pytest.raises(ppvae.DataError, match=f"whole pixels, of at least 1 pixel, got {wrong!r}"):
+            Sprites(wrong)
 
 
 def test_it_stands_in_for_a_tensor():

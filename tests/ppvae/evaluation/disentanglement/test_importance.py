@@ -92,3 +92,23 @@ def test_one_factor_and_one_row():
     found = dci(r, num_train=200, num_test=100)
     assert (found.disentanglement, found.completeness, found.informativeness) == (1, 1, 1)
     assert dci(representation("perfect", SMALL), num_train=1, num_test=10).disentanglement == 0
+
+
+def test_importances_are_the_fitted_classifiers_own():
+    made = []
+
+    def recorded(seed: int) -> RandomForestClassifier:
+        made.append(forest(seed))
+        return made[-1]
+
+    found = dci(representation("rotated", SMALL), num_train=300, num_test=100, classifier=recorded)
+    expected = np.stack([classifier.feature_importances_ for classifier in made], 1)
+    np.testing.assert_array_equal(found.importance, expected)
+    assert expected.max() < 0.9  # of a code that mixes its factors, whose powers would be others
+    assert len({classifier.random_state for classifier in made}) == 3
+
+
+@pytest.mark.parametrize("setting", ["num_train", "num_test", "jobs"])
+def test_settings_below_one(setting):
+    with pytest.raises(ValueError, match=f"{setting} of at least 1, got 0"):
+        dci(representation("perfect", SMALL), **{setting: 0})

@@ -15,6 +15,7 @@ from ppvae.evaluation.disentanglement import (
     mutual_information,
 )
 from ppvae.evaluation.disentanglement.information import discretize
+from ppvae.evaluation.disentanglement.scaling import standardised
 from tests.ppvae.evaluation.disentanglement.codes import (
     SMALL,
     noise,
@@ -27,8 +28,17 @@ from tests.ppvae.evaluation.disentanglement.codes import (
 def test_bins_are_of_equal_width_and_the_greatest_code_is_in_the_last():
     codes = np.array([[0.0], [0.99], [1.0], [9.99], [10.0]])
     assert discretize(codes, 10)[:, 0].tolist() == [0, 0, 1, 9, 9]
-    assert set(discretize(np.full((5, 1), 0.3), 20)[:, 0]) != set(range(5))
-    assert len(set(discretize(np.full((5, 1), 0.3), 20)[:, 0])) == 1
+    with pytest.raises(ValueError, match="bins of at least 1, got 0"):
+        discretize(codes, 0)
+
+
+@pytest.mark.parametrize("value", [0.3, 0.0, -1e10])
+def test_rounding_alone_is_a_constant(value):
+    codes = np.float32(value) * (1 + np.float32(1.2e-7) * np.arange(3, dtype=np.float32)).reshape(-1, 1)
+    for column in (codes, codes.astype(np.float64)):
+        assert discretize(column).tolist() == [[0]] * 3
+        assert not standardised(column).any()
+    assert len(np.unique(discretize(codes * np.array([[1.0], [1.0001], [1.0002]])))) == (3 if value else 1)
 
 
 def test_information_is_in_nats():
@@ -116,3 +126,17 @@ def test_order_sign_and_scale_leave_them_alone():
         modularity_of(mutual_information(*code.sample(5000, np.random.default_rng(0)))) for code in (r, other)
     ]
     assert modularity[0] == pytest.approx(modularity[1], abs=1e-9)
+    far = Representation(SMALL, transformed(r, [100.0, 0.01, 2.0]).codes + 5)
+    sizes = {"num_train": 1000, "num_test": 500}
+    explicitness = [modularity_explicitness(code, **sizes).explicitness for code in (r, far)]
+    assert explicitness[0] == pytest.approx(explicitness[1], abs=1e-3)
+
+
+def test_a_dimension_that_was_constant_tells_nothing():
+    """Whatever it does in the codes that are scored."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(2, size=(400, 1))
+    codes = np.hstack([values + 0.1 * rng.standard_normal((400, 1)), np.full((400, 1), 0.3)])
+    one = explicitness_of(codes, values, codes, values)
+    moved = codes + np.array([0.0, 1.0]) * rng.standard_normal((400, 1))
+    assert explicitness_of(codes, values, moved, values) == one == 1

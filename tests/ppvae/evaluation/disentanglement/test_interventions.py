@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ppvae.data import Factors
 from ppvae.evaluation.disentanglement import Representation, irs
-from ppvae.evaluation.disentanglement.irs import robustness
+from ppvae.evaluation.disentanglement.interventions import robustness
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, representation, transformed
 
 
@@ -42,3 +43,23 @@ def test_order_sign_and_a_common_scale_leave_it_alone():
 def test_a_constant_dimension_has_no_weight():
     codes = torch.cat([perfect(SMALL), torch.full((len(SMALL), 2), 0.3)], 1)
     assert irs(Representation(SMALL, codes)) == pytest.approx(1)
+
+
+def test_a_code_that_strays_further_within_groups_than_over_all_has_no_robustness():
+    """On 20 x 20, 0 in the top left block, 1 in the bottom right, a checkerboard elsewhere: the mean of a row is 1/4 or
+    3/4 and that of all 1/2, so that deviations reach 3/4 of a group and 1/2 of all."""
+    grid = Factors(("row", "column"), (20, 20))
+    row, column = grid.values(torch.arange(400)).T
+    codes = torch.where((row < 10) & (column < 10), 0, torch.where((row > 9) & (column > 9), 1, (row + column) % 2))
+    r = Representation(grid, codes[:, None].float())
+    groups = [codes[row == v].float() for v in range(20)]
+    assert np.mean([(group - group.mean()).abs().max().item() for group in groups]) == pytest.approx(0.75)
+    found, greatest = robustness(r.codes.numpy(), grid.values(torch.arange(400)).numpy(), quantile=1.0)
+    assert (found.tolist(), greatest.tolist()) == ([[0, 0]], [0.5])
+    assert irs(r) == 0
+
+
+@pytest.mark.parametrize("quantile", [0.0, -0.1, 1.1, float("nan")])
+def test_a_quantile_that_is_none(quantile):
+    with pytest.raises(ValueError, match="quantile above 0, at most 1"):
+        irs(representation("perfect", SMALL), quantile=quantile)

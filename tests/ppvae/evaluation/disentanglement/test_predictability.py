@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from ppvae.evaluation.disentanglement import Representation, sap, sap_of
-from ppvae.evaluation.disentanglement.sap import classifier_scores, r2_scores
+from ppvae.evaluation.disentanglement.predictability import classifier_scores, r2_scores
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, noise, perfect, representation, transformed
 
 
@@ -56,3 +57,41 @@ def test_one_dimension_and_an_unknown_form():
     with pytest.raises(ValueError, match="got 'spline'"):
         sap(r, form="spline")
     assert torch.isfinite(torch.tensor(sap(r, form="classifier", num_train=1, num_test=5)))
+
+
+def threshold(codes: np.ndarray, values: np.ndarray, c: float, balanced: bool) -> float:
+    """Where the line crosses 0 that minimises (w^2 + b^2)/2 + C sum_n weight_n max(0, 1 - y_n (w z_n + b))^2."""
+    sign = 2 * values - 1
+    share = np.where(values == 1, values.mean(), 1 - values.mean())
+    weight = c * (1 / (2 * share) if balanced else np.ones_like(share))
+
+    def loss(line):
+        slack = np.maximum(0, 1 - sign * (line[0] * codes + line[1]))
+        return (line**2).sum() / 2 + weight @ slack**2
+
+    slope, offset = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-10}).x
+    return -offset / slope
+
+
+def test_the_linear_machine_is_the_stated_one():
+    """Of 30 zeros and 10 ones its accuracy is that of the threshold of the loss written out, and of no other."""
+    rng = np.random.default_rng(0)
+    values = np.repeat([0, 1], [30, 10])
+    codes = values + 0.5 * rng.standard_normal(40)
+    new = np.linspace(-2, 3, 2001)
+    places = {setting: threshold(codes, values, *setting) for setting in [(0.01, True), (1.0, True), (0.01, False)]}
+    accuracy = {setting: float(((new > place) == (new > 0.5)).mean()) for setting, place in places.items()}
+    found = classifier_scores(codes[:, None], values[:, None], new[:, None], (new > 0.5)[:, None].astype(int))[0, 0]
+    assert found == pytest.approx(accuracy[0.01, True], abs=0.002)
+    assert all(abs(found - accuracy[other]) > 0.01 for other in ((1.0, True), (0.01, False))), accuracy
+
+
+def test_r2_of_the_smallest_scale():
+    r = representation("perfect", SMALL)
+    assert sap(Representation(SMALL, r.codes * 1e-12)) == pytest.approx(sap(r))
+
+
+def test_samples_of_no_rows():
+    for sizes in ({"num_train": 0}, {"num_test": 0, "form": "classifier"}):
+        with pytest.raises(ValueError, match="at least 1, got 0"):
+            sap(representation("perfect", SMALL), **sizes)

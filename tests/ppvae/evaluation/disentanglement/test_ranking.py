@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import ppvae
+from ppvae.data import Factors
 from ppvae.evaluation.disentanglement import Representation, relative_strength, udr
-from ppvae.evaluation.disentanglement.udr import lasso_similarity, spearman_similarity
+from ppvae.evaluation.disentanglement.ranking import lasso_similarity, spearman_similarity
 from tests.ppvae.evaluation.disentanglement.codes import DSPRITES, SMALL, noise, perfect, rotation
 
 
@@ -81,3 +82,36 @@ def test_refusals():
         udr([one, trained(perfect(DSPRITES), 0, DSPRITES)])
     with pytest.raises(ValueError, match="got 'pearson'"):
         udr([one, one], form="pearson")
+
+
+def test_the_median_is_taken_over_the_other_models():
+    """Three that agree and one without any dimension: 0.9, 0.9 and 0 for each of the three, 0 thrice for the last."""
+    code = perfect(SMALL)
+    dead = Representation(SMALL, code, kl=torch.zeros(3))
+    found = udr([trained(code), trained(-code), trained(code.flip(1)), dead])
+    assert found == pytest.approx([0.9, 0.9, 0.9, 0], abs=0.01)
+
+
+def test_dimensions_of_little_kl_are_left_out():
+    """One of 3 left out in one model: two that agree, each way, and one without a peer, 4 * 0.9 / 5."""
+    code = perfect(SMALL)
+    for kl, value in ((0.02, 0.9), (0.005, 4 * 0.9 / 5)):
+        other = Representation(SMALL, code, kl=torch.tensor([1.0, kl, 1.0]))
+        assert udr([trained(code), other]) == pytest.approx([value] * 2, abs=0.01)
+
+
+def test_a_model_is_regressed_on_the_others():
+    """(a, b) and (a, t), t = (a + b) / sqrt 2. From (a, b), the Lasso's weights are 0.9 to a and 0.607 twice to t. From
+    (a, t) they are 0.9 to a, and to b = sqrt 2 t - a, by its optimality conditions, 2 (0.1 - 0.607 / sqrt 2) and
+    2 (0.607 - 0.1 / sqrt 2)."""
+    grid = Factors(("a", "b"), (12, 12))
+    a, b = perfect(grid).T
+    one = Representation(grid, torch.stack([a, (a + b) / 2**0.5], 1), kl=torch.ones(2))
+    other = Representation(grid, torch.stack([a, b], 1), kl=torch.ones(2))
+    root = 0.5**0.5
+    from_other = np.array([[0.9, root - 0.1], [0, root - 0.1]])
+    from_one = np.array([[0.9, 2 * ((root - 0.1) * root - 0.1)], [0, 2 * (root - 0.1 - 0.1 * root)]])
+    expected = [relative_strength(from_other), relative_strength(from_one)]
+    assert abs(expected[0] - expected[1]) > 0.15
+    # Correlations of 10,000 rows have a standard error of 0.01, and inverting theirs doubles it.
+    assert udr([one, other]) == pytest.approx(expected, abs=0.04)

@@ -12,8 +12,10 @@ from pyro import distributions as dist
 import ppvae
 from ppvae.data import Dataset, Factors
 from ppvae.evaluation.disentanglement import METRICS, Representation, represent, score
+from ppvae.evaluation.disentanglement.representation import _prior
 from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
+from tests.catalogue import PAIRS
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, representation
 
 
@@ -99,10 +101,43 @@ def test_other_refusals():
         Representation(SMALL, torch.zeros(59, 2))
     with pytest.raises(ppvae.DataError, match="at least two values"):
         Representation(Factors(("a", "b"), (1, 1)), torch.zeros(1, 2))
+    for wrong, message in (
+        ({"codes": perfect(SMALL).numpy()}, "codes to be a floating torch tensor, got ndarray"),
+        ({"codes": perfect(SMALL).long()}, "got torch.int64"),
+        ({"codes": None}, "got NoneType"),
+        ({"scales": torch.ones(60, 3).long()}, "scales to be a floating torch tensor, got torch.int64"),
+        ({"kl": [1.0, 1.0, 1.0]}, "kl to be a floating torch tensor, got list"),
+        ({"kl": torch.ones(2)}, r"each of the 3 dimensions, got \[1.0, 1.0\]"),
+        ({"kl": torch.tensor([1.0, torch.nan, 1.0])}, "a KL, not NaN"),
+    ):
+        with pytest.raises(ppvae.DataError, match=message):
+            Representation(SMALL, **{"codes": perfect(SMALL), **wrong})
     with pytest.raises(ppvae.DataError, match="scales of the codes' shape"):
         Representation(SMALL, perfect(SMALL), torch.ones(60, 2))
-    with pytest.raises(ValueError, match="at least 1 row"):
+    with pytest.raises(ValueError, match="rows of at least 1, got 0"):
         representation("perfect", SMALL).sample(0, np.random.default_rng(0))
+
+
+def test_codes_of_half_precision():
+    codes = perfect(SMALL).bfloat16()
+    found = score(Representation(SMALL, codes), leave_out=["dci"], num_train=100, num_test=50).scores
+    assert found == score(Representation(SMALL, codes.float()), leave_out=["dci"], num_train=100, num_test=50).scores
+
+
+def test_a_discrete_site_is_refused_by_its_name():
+    model, guide, x = PAIRS["label"].make()
+    data = Dataset(x[:4], factors=Factors(("a",), (4,)))
+    with pytest.raises(ppvae.ContractError, match="a continuous site, got 'y', a Categorical"):
+        represent(model, guide, data, site="y")
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_prior_that_depends_on_the_datum_is_none(part):
+    """It is no p(z_d) of an aggregate, whether its mean does or its scale."""
+    parts = [torch.zeros(4, 2), torch.ones(4, 2)]
+    assert _prior(dist.Normal(*parts).to_event(1)).loc.tolist() == [0, 0]
+    parts[part] = parts[part] + torch.arange(4.0)[:, None]
+    assert _prior(dist.Normal(*parts).to_event(1)) is None
 
 
 def test_rows_are_drawn_with_replacement_and_match_their_values():

@@ -8,7 +8,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import ppvae
 from ppvae.evaluation.disentanglement import aggregate_posterior
-from ppvae.evaluation.disentanglement.total_correlation import _log_aggregate
+from ppvae.evaluation.disentanglement.total_correlation import _draws, _log_aggregate
 
 
 def test_densities_are_those_of_the_mixture():
@@ -52,6 +52,39 @@ def test_the_parts_add_up_to_the_rate():
     total = found.pointwise_information + found.pointwise_correlation + found.pointwise_kl
     error = total.std().item() / 2000**0.5
     assert found.rate == pytest.approx(exact.mean().item(), abs=4 * error)
+
+
+def test_each_draw_is_scored_by_brute_force():
+    torch.manual_seed(0)
+    codes, scales = torch.randn(9, 3).double(), 0.1 + torch.rand(9, 3).double()
+    found = aggregate_posterior(codes, scales, num_draws=80, seed=3)
+    z, _ = _draws(codes, scales, 80, torch.Generator().manual_seed(3))
+    rows = torch.randint(9, (80,), generator=torch.Generator().manual_seed(3))
+    weights = Categorical(torch.ones(9).double())
+    joint = MixtureSameFamily(weights, Independent(Normal(codes, scales), 1)).log_prob(z)
+    marginals = sum(MixtureSameFamily(weights, Normal(codes[:, d], scales[:, d])).log_prob(z[:, d]) for d in range(3))
+    own = Independent(Normal(codes, scales), 1).log_prob(z[:, None])[torch.arange(80), rows]
+    torch.testing.assert_close(found.pointwise_information, own - joint)
+    torch.testing.assert_close(found.pointwise_correlation, joint - marginals)
+    torch.testing.assert_close(found.pointwise_kl, marginals - Normal(0, 1).log_prob(z).sum(1))
+
+
+def test_the_errors_are_the_spread_over_seeds():
+    codes, scales = correlated(0.8, 200, 0.4)
+    found = [aggregate_posterior(codes, scales, num_draws=200, seed=seed) for seed in range(100)]
+    for name in ("total_correlation", "mutual_information"):
+        spread = torch.tensor([getattr(one, name) for one in found]).std().item()
+        error = sum(getattr(one, f"{name}_error") for one in found) / 100
+        assert error == pytest.approx(spread, rel=4 / (2 * 99) ** 0.5)  # a spread of 100 is known to 1/14
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_prior_on_another_device():
+    codes, scales = correlated(0.5, 100, 0.4)
+    prior = Normal(torch.zeros(2, device="cuda"), torch.ones(2, device="cuda"))
+    for device in ("cpu", "cuda"):
+        found = aggregate_posterior(codes.to(device), scales.to(device), prior, num_draws=50)
+        assert found.rate == pytest.approx(aggregate_posterior(codes, scales, num_draws=50).rate, abs=1e-4)
 
 
 def test_another_prior_and_none():

@@ -1,0 +1,71 @@
+"""Pictures: what stands where."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ppvae import plots
+
+
+def frames(file) -> list[np.ndarray]:
+    with Image.open(file) as picture:
+        return [np.asarray(_frame(picture, i)) for i in range(picture.n_frames)]
+
+
+def _frame(picture: Image.Image, number: int) -> Image.Image:
+    picture.seek(number)
+    return picture.convert("RGB")
+
+
+def durations(file) -> list[int]:
+    found = []
+    with Image.open(file) as picture:
+        for i in range(picture.n_frames):
+            picture.seek(i)
+            found.append(picture.info["duration"])
+    return found
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_a_grid_holds_its_images_apart(colours):
+    images = torch.rand(2, 4, *colours, 5, 6)
+    sheet = np.asarray(plots.image_grid(images, ["a", "b"]).axes[0].images[0].get_array())
+    assert sheet.shape == (2 * 5 + 1, 4 * 6 + 3, *colours)
+    expected = images[1, 2].movedim(0, -1) if colours else images[1, 2]
+    np.testing.assert_array_equal(sheet[6:11, 14:20], expected.numpy())
+    assert (sheet[5] == 1).all()
+    assert (sheet[:, 6] == 1).all()
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_an_animation_goes_there_and_back(colours, tmp_path):
+    images = torch.rand(2, 4, *colours, 5, 6)
+    plots.animate(images, tmp_path / "a.gif", scale=2)
+    found = frames(tmp_path / "a.gif")
+    assert len(found) == 6
+    assert found[0].shape == (5 * 2, 2 * 6 * 2, 3)
+    assert durations(tmp_path / "a.gif") == [150] * 6
+    np.testing.assert_array_equal(found[4], found[2])
+
+
+def test_values_are_rounded_to_the_nearest_of_256(tmp_path):
+    values = torch.tensor([0.0, 0.4, 0.6, 99.6, 254.6, 255.0]) / 255
+    plots.animate(values.reshape(1, 1, 1, 6), tmp_path / "a.gif")
+    assert frames(tmp_path / "a.gif")[0][0, :, 0].tolist() == [0, 0, 1, 100, 255, 255]
+    plots.animate(torch.tensor([-0.5, 1.5]).reshape(1, 1, 1, 2), tmp_path / "a.gif")
+    assert frames(tmp_path / "a.gif")[0][0, :, 0].tolist() == [0, 255]
+
+
+def test_equal_frames_are_shown_for_as_long_as_all_of_them(tmp_path):
+    images = torch.rand(1, 4, 5, 6)
+    images[:, 1] = images[:, 2] = images[:, 0]
+    plots.animate(images, tmp_path / "a.gif")
+    assert durations(tmp_path / "a.gif") == [450, 150, 300]  # 0 1 2 | 3 | 2 1
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1, 5, 6), (2, 4, 6)])
+@pytest.mark.parametrize("picture", [plots.image_grid, lambda images: plots.animate(images, "never.gif")])
+def test_images_of_another_shape(picture, shape):
+    with pytest.raises(ValueError, match="with 3 before H"):
+        picture(torch.zeros(shape))
