@@ -223,8 +223,8 @@ def check_weights(log_weight: Tensor, first_row: int = 0) -> None:
     bad = (~torch.isfinite(total)).nonzero()[:, 0].tolist()
     if bad:
         raise ContractError(
-            f"expected finite weights, got others first in row {first_row + bad[0]}; look for NaN in the pair's "
-            "parameters and for extreme data"
+            f"expected finite weights, got {total[bad[0]]} for {len(bad)} of {len(total)} data, the first at row "
+            f"{first_row + bad[0]}; look for NaN in the pair's parameters and for extreme data"
         )
 
 

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppvae.checks import beside, check_input, check_parameters
+from ppvae.checks import beside, check_input, check_parameters, check_weights
 from ppvae.errors import ContractError
 from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
 from ppvae.evaluation.hmc import hmc_step
@@ -251,7 +251,8 @@ def _run(path: _Path, annealing: Annealing, u: Tensor, sizes: Tensor, bar: Progr
         if after != order[-1]:  # what comes after the last weight changes nothing
             u, accepted = hmc_step(path.log_density(betas[after]), u, sizes[after], annealing.leapfrog_steps)
             moved += accepted
-    _check(log_weight, moved, len(betas) > 2)
+    check_weights(log_weight)
+    _warn_of_stuck(moved, len(betas) > 2)
     return _estimate(log_weight, moved / max(1, len(betas) - 2), -1 if backwards else 1)
 
 
@@ -266,13 +267,7 @@ def _estimate(log_weight: Tensor, accepted: Tensor, sign: int) -> AnnealedEstima
     return AnnealedEstimate(*(tensor.cpu() for tensor in found))
 
 
-def _check(log_weight: Tensor, moved: Tensor, transitions: bool) -> None:
-    bad = (~torch.isfinite(log_weight)).any(0).nonzero()[:, 0].tolist()
-    if bad:
-        raise ContractError(
-            f"expected finite weights, got others for {len(bad)} data, the first at row {bad[0]}; look for NaN in the "
-            "model's parameters and for extreme data"
-        )
+def _warn_of_stuck(moved: Tensor, transitions: bool) -> None:
     stuck = (moved.sum(0) == 0).nonzero()[:, 0].tolist() if transitions else []
     if stuck:
         warnings.warn(

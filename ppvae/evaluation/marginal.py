@@ -9,9 +9,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from ppvae.checks import beside, check_input, check_label_range, check_parameters, check_support
+from ppvae.checks import beside, check_input, check_label_range, check_parameters, check_support, check_weights
 from ppvae.contract import check_pair, is_amortized
-from ppvae.errors import ContractError
 from ppvae.evaluation.pareto import pareto_khat
 from ppvae.evaluation.per_datum import PerDatum
 from ppvae.isolation import untouched
@@ -145,7 +144,7 @@ def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights
         summary[:, block] = torch.stack(_summary(log_weight))
         if keep_weights:
             kept[:, block] = log_weight - summary[0, block]
-    _check_finite_values(summary[0])
+    check_weights(summary[0])
     return LogMarginal(*summary, num_particles, kept if keep_weights else None)
 
 
@@ -161,15 +160,6 @@ def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:
     particles = replay(model, guide, one_each, labels)
     check_support(distribution_at(model, OBSERVED, x[:1], None if labels is None else labels[:1].clamp(min=0)), x)
     return max(site.log_prob.numel() for site in particles.model.values()) // len(one_each)
-
-
-def _check_finite_values(value: Tensor) -> None:
-    if not torch.isfinite(value).all():
-        rows = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
-        raise ContractError(
-            f"expected finite weights, got log p(x) = {value[rows[0]]} for {len(rows)} of {len(value)} data, the first "
-            f"at row {rows[0]}; look for NaN in the pair's parameters and for extreme data"
-        )
 
 
 def _log_weights(model, guide, x, y, num_particles: int, pairs: int) -> Tensor:
