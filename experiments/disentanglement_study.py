@@ -39,6 +39,7 @@ COLUMNS = {
     "reconstruction": "reconstruction",
     "factor_vae": "FactorVAE",
     "mig": "MIG",
+    "mig_of_draws": "MIG of draws",
     "higgins": "Higgins",
     "dci_disentanglement": "DCI D",
     "dci_completeness": "DCI C",

@@ -153,6 +153,13 @@ def _check(leave_out: Collection[str]) -> None:
         raise ValueError(f"expected a list of names among {METRICS} to leave out, got {leave_out!r}")
 
 
+def _mig(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
+    scores = {"mig": mig(r, num_samples=train, seed=seed)}
+    if r.scales is not None:
+        scores["mig_of_draws"] = mig(r.drawn(seed), num_samples=train, seed=seed)
+    return scores
+
+
 def _dci(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
     found = dci(r, num_train=train, num_test=test, seed=seed, jobs=jobs)
     names = ("disentanglement", "completeness", "informativeness")
@@ -173,7 +180,7 @@ _SCORES: dict[str, Callable[..., dict[str, float]]] = {
     "factor_vae": lambda r, train, test, seed, jobs: {
         "factor_vae": factor_vae(r, num_train=train, num_eval=test, seed=seed)
     },
-    "mig": lambda r, train, test, seed, jobs: {"mig": mig(r, num_samples=train, seed=seed)},
+    "mig": _mig,
     "dci": _dci,
     "sap": _sap,
     "modularity_explicitness": _modularity,

@@ -1,6 +1,6 @@
 """The codes of a whole grid of ground-truth factors: what every disentanglement metric is a function of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +87,14 @@ class Representation:
         at_least(1, rows=rows)
         values = rng.integers(self.sizes, size=(rows, len(self.sizes)))
         return self.at(values).astype(np.float64), values
+
+    def drawn(self, seed: int = 0) -> "Representation":
+        """The same with a draw z ~ N(codes, scales^2) of each posterior for codes. Raises DataError without scales."""
+        if self.scales is None:
+            raise DataError("expected scales, to draw from q(z | x) as a product of Normals, got none")
+        generator = torch.Generator(self.codes.device).manual_seed(seed)
+        noise = torch.randn(self.codes.shape, generator=generator, device=self.codes.device, dtype=self.codes.dtype)
+        return replace(self, codes=self.codes + self.scales * noise)
 
     @cached_property
     def _array(self) -> np.ndarray:

@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from ppvae.errors import DataError
 from ppvae.evaluation.disentanglement import (
     Representation,
     explicitness_of,
@@ -17,6 +19,7 @@ from ppvae.evaluation.disentanglement import (
 from ppvae.evaluation.disentanglement.information import discretize
 from ppvae.evaluation.disentanglement.scaling import standardised
 from tests.ppvae.evaluation.disentanglement.codes import (
+    DSPRITES,
     SMALL,
     noise,
     perfect,
@@ -140,3 +143,16 @@ def test_a_dimension_that_was_constant_tells_nothing():
     one = explicitness_of(codes, values, codes, values)
     moved = codes + np.array([0.0, 1.0]) * rng.standard_normal((400, 1))
     assert explicitness_of(codes, values, moved, values) == one == 1
+
+
+def test_a_dimension_that_the_posterior_does_not_use_counts_by_its_mean_and_not_by_its_draws():
+    """Each factor once more, a hundred times smaller than the noise of its posterior."""
+    codes = torch.cat([perfect(DSPRITES), 0.01 * perfect(DSPRITES)], 1)
+    scales = torch.cat([torch.full((len(codes), 5), 0.01), torch.ones(len(codes), 5)], 1)
+    used_twice = Representation(DSPRITES, codes, scales)
+    assert mig(used_twice) == pytest.approx(0.0, abs=0.01)
+    assert mig(used_twice.drawn()) > 0.85
+    assert torch.equal(used_twice.drawn(1).codes, used_twice.drawn(1).codes)
+    assert not torch.equal(used_twice.drawn(1).codes, used_twice.drawn(2).codes)
+    with pytest.raises(DataError, match="expected scales"):
+        Representation(DSPRITES, codes).drawn()

@@ -26,8 +26,17 @@ def test_one_call_gives_them_all_and_the_seed_alone_decides():
     assert disentanglement(model, guide, data, jobs=2, **SIZES).to_dict() == one
     assert disentanglement(model, guide, data, seed=1, **SIZES).to_dict() != one
     assert json.loads(json.dumps(one, allow_nan=False)) == one
-    scores = ["higgins", "factor_vae", "mig", "dci_disentanglement", "dci_completeness", "dci_informativeness"]
-    scores += ["sap_r2", "sap_classifier", "modularity", "explicitness", "irs"]
+    scores = ["higgins", "factor_vae", "mig", "mig_of_draws"]
+    scores += [
+        "dci_disentanglement",
+        "dci_completeness",
+        "dci_informativeness",
+        "sap_r2",
+        "sap_classifier",
+        "modularity",
+        "explicitness",
+        "irs",
+    ]
     assert list(one)[: len(scores)] == scores
     parts = score(found.representation, leave_out=METRICS[:-1], num_draws=4000).aggregate
     error = sampling_error(parts.pointwise_information + parts.pointwise_correlation + parts.pointwise_kl)
@@ -57,7 +66,11 @@ def test_table_and_figure():
 def test_what_is_left_out_is_absent():
     r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
     found = score(r, leave_out=[name for name in METRICS if name != "mig"])
-    assert list(found.scores) == ["mig"]
+    assert list(found.scores) == ["mig", "mig_of_draws"]
+    assert list(score(Representation(SMALL, perfect(SMALL)), leave_out=["dci"], **SIZES).scores)[2:4] == [
+        "mig",
+        "sap_r2",
+    ]
     assert found.aggregate is None
     assert found.to_dict()["aggregate"] is None
 
