@@ -124,6 +124,8 @@ class Regularised(Objective):
     a part of the loss that is not there, or its gradient would be weighed by DReG or ReweightedWakeSleep.
     """
 
+    kind = "other"
+
     def __init__(self, objective: Objective, regularisers: Sequence[Regulariser]):
         if isinstance(objective, Regularised):
             objective, regularisers = objective.objective, [*objective.regularisers, *regularisers]
