@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
-from ppvae.objectives.draws import draws, prior, prior_draws
+from ppvae.objectives.draws import draws, draws_of_all, prior, prior_draws
 from ppvae.objectives.kernels import RBF, Kernel, mmd, stein_discrepancy
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
@@ -107,5 +107,4 @@ class PriorCritic(Critic):
     """D(z) = log q(z) / p(z)."""
 
     def loss(self, parts: Sequence[Particles], other: Sequence[Draws] = ()) -> Tensor:
-        z = torch.cat([draws(part, self.site).flatten(0, 1) for part in parts])
-        return self.separation(z, torch.cat([prior_draws(part, self.site).flatten(0, 1) for part in parts]))
+        return self.separation(draws_of_all(parts, self.site), draws_of_all(parts, self.site, of=prior_draws))

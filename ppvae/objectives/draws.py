@@ -1,5 +1,8 @@
 """What statistics of a batch read: draws and moments of one latent for B different data."""
 
+from collections.abc import Sequence
+
+import torch
 from pyro.distributions.distribution import Distribution
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
@@ -34,6 +37,11 @@ def latent(particles: Particles, name: str) -> Site:
 def draws(particles: Particles, name: str) -> Tensor:
     """Draws z ~ q(z | x), shape (K, B, D): each particle has one for each datum, so is a sample of q(z)."""
     return _flat(latent(particles, name).value, particles)
+
+
+def draws_of_all(parts: Sequence[Particles], name: str, of=draws) -> Tensor:
+    """:func:`draws` (or :func:`prior_draws`) of all parts of a step, one under the other: (rows, D)."""
+    return torch.cat([of(part, name).flatten(0, 1) for part in parts])
 
 
 def prior_draws(particles: Particles, name: str) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ppvae.aggregate import log_joint_and_marginals, stratified, weighted
 from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
-from ppvae.objectives.draws import cross_log_prob, draws, factors, prior
+from ppvae.objectives.draws import cross_log_prob, draws, draws_of_all, factors, prior
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
 
@@ -58,8 +58,8 @@ class PermutationCritic(Critic):
     needs_other = True
 
     def loss(self, parts: Sequence[Particles], other: Sequence[Draws]) -> Tensor:
-        z = torch.cat([draws(part, self.site).flatten(0, 1) for part in parts])
-        return self.separation(z, permuted(torch.cat([part[self.site].flatten(0, -2) for part in other])))
+        shuffled = permuted(torch.cat([part[self.site].flatten(0, -2) for part in other]))
+        return self.separation(draws_of_all(parts, self.site), shuffled)
 
 
 def permuted(z: Tensor) -> Tensor:

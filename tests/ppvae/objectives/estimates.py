@@ -7,6 +7,7 @@ from torch import nn
 
 import ppvae
 from ppvae.contract import Guide
+from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian
 
 
@@ -58,3 +59,9 @@ def rows(repeats=4000):
 def per_row(objective, model, guide, x):
     torch.manual_seed(0)
     return torch.cat(torch.autograd.grad(objective.differentiable_loss(model, guide, x), [*guide.parameters()]), -1)
+
+
+def particles_of(pair="gaussian_vae", num_particles=2, y=None):
+    model, guide, x = PAIRS[pair].make()
+    torch.manual_seed(3)
+    return ppvae.draw(model, guide, x, y, num_particles)
