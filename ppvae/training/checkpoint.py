@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ppvae.errors import CheckpointError
+from ppvae.training.step import named_adversaries
 
 FORMAT = "ppvae-checkpoint-1"
 
@@ -47,14 +48,19 @@ def require(tensors: dict, values: dict, names: set[str], keys: set[str], path: 
         raise CheckpointError(f"{path} lacks {', '.join(missing)}, so no run can be resumed from it; start anew")
 
 
-def load_checkpoint(path: str | Path, model: nn.Module, guide: nn.Module) -> dict:
+def load_checkpoint(path: str | Path, model: nn.Module, guide: nn.Module, objective=None) -> dict:
     """Load a pair's weights from ``best.safetensors`` or ``last.safetensors`` of a run folder.
+
+    Args:
+        path: of the checkpoint.
+        model, guide: built as they were for the run.
+        objective: the run's, to load what it trained against the pair (a critic, a multiplier) too.
 
     Returns the checkpoint's values (epoch, step and the like). Raises CheckpointError, before any weight is
     changed, if the file is damaged or belongs to another pair. Nothing in the file is executed.
     """
     tensors, values = read(path)
-    load_modules(tensors, {"model": model, "guide": guide}, path)
+    load_modules(tensors, {"model": model, "guide": guide, **named_adversaries(objective)}, path)
     return values
 
 

@@ -14,7 +14,7 @@ from ppvae.training.batches import Batches, Part
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run_folder import RunFolder
 from ppvae.training.signals import StopRequest
-from ppvae.training.step import Trainer
+from ppvae.training.step import Trainer, named_adversaries
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
 
@@ -32,7 +32,7 @@ class Run:
             )
         self.optimizer = optimizer(trainable)
         self.trainer = Trainer(model, guide, objective, self.optimizer)
-        self.modules = {"model": model, "guide": guide, **self.trainer.named_adversaries()}
+        self.modules = {"model": model, "guide": guide, **named_adversaries(objective)}
         self.optimizers = {"optimizer": self.optimizer, **self.trainer.named_optimizers()}
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.device = batches.data.x.device

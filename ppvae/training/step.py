@@ -30,9 +30,6 @@ class Trainer:
         """Whether a step needs a second batch."""
         return any(adversary.needs_other for adversary in self.adversaries)
 
-    def named_adversaries(self) -> dict[str, Adversary]:
-        return {f"adversary-{index}": adversary for index, adversary in enumerate(self.adversaries)}
-
     def named_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {f"optimizer-{index}": optimizer for index, optimizer in enumerate(self.adversary_optimizers)}
 
@@ -94,6 +91,11 @@ class Trainer:
 def adversaries(objective) -> tuple[Adversary, ...]:
     """What an objective trains against the pair; nothing for one of Pyro's."""
     return objective.adversaries if isinstance(objective, Objective) else ()
+
+
+def named_adversaries(objective) -> dict[str, Adversary]:
+    """The same by the names that checkpoints have for them."""
+    return {f"adversary-{index}": adversary for index, adversary in enumerate(adversaries(objective))}
 
 
 def _pair(part: Part) -> tuple[Tensor, Tensor | None]:

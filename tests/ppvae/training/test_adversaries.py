@@ -41,6 +41,24 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(make, tmp_path):
     assert not torch.equal(weights(*first.adversaries)[0], weights(*second.adversaries)[0])
 
 
+@pytest.mark.parametrize("make", [factor_vae, lambda: ppvae.geco(30.0)], ids=["critic", "multiplier"])
+def test_a_checkpoint_gives_back_what_was_trained_beside_the_pair(make, tmp_path):
+    trained, again = make(), make()
+    pair = run("gaussian_vae", objective=trained, run_dir=tmp_path)[:2]
+    fresh = PAIRS["gaussian_vae"].make(seed=1)[:2]
+    before = weights(*again.adversaries)
+    ppvae.load_checkpoint(tmp_path / "last.safetensors", *fresh)
+    assert_equal(before, weights(*again.adversaries))
+    ppvae.load_checkpoint(tmp_path / "last.safetensors", *fresh, again)
+    assert_equal(weights(*pair, *trained.adversaries), weights(*fresh, *again.adversaries))
+
+
+def test_a_checkpoint_without_a_critic_is_refused_where_one_is_asked_for(tmp_path):
+    run("gaussian_vae", objective=ppvae.ELBO(), run_dir=tmp_path)
+    with pytest.raises(ppvae.CheckpointError, match="adversary-0/.* is absent there"):
+        ppvae.load_checkpoint(tmp_path / "last.safetensors", *PAIRS["gaussian_vae"].make()[:2], factor_vae())
+
+
 def test_a_run_that_was_stopped_within_an_epoch_is_taken_up_to_the_same_numbers(tmp_path):
     whole = factor_vae()
     pair = run("gaussian_vae", objective=whole)[:2]
