@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
-from ppvae.objectives.draws import draws, draws_of_all, prior, prior_draws
+from ppvae.objectives.draws import draws, draws_of_all, prior, prior_draws, require_fixed
 from ppvae.objectives.kernels import RBF, Kernel, mmd, stein_discrepancy
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
@@ -15,6 +15,8 @@ from ppvae.particles import Particles
 
 class MaximumMeanDiscrepancy(Regulariser):
     """weight MMD^2(q(z), p(z)), by its unbiased estimate from the batch and as many draws of the prior.
+
+    A prior that learns must have reparameterised draws, which a mixture has not.
 
     Args:
         weight: at least 0, or a schedule.
@@ -69,6 +71,7 @@ class AdversarialDivergence(Regulariser):
 
     With ``non_saturating`` the guide minimises E_q(z) softplus(D(z)) = - E log (1 - sigmoid(D)) instead, the loss of
     the adversarial autoencoder, least under a divergence of its own; it is that of generative adversarial networks.
+    The prior must be fixed: the critic gives it no gradient.
 
     Args:
         weight: at least 0, or a schedule.
@@ -98,7 +101,9 @@ class AdversarialDivergence(Regulariser):
         self.adversary = PriorCritic(critic, latent_dim, optimizer, site)
 
     def penalty(self, particles: Particles) -> Tensor:
-        ratio = self.adversary.log_ratio(draws(particles, self.site))
+        z = draws(particles, self.site)
+        require_fixed(prior(particles, self.site), z, self.site, "MaximumMeanDiscrepancy or SteinDiscrepancy")
+        ratio = self.adversary.log_ratio(z)
         ratio = nn.functional.softplus(ratio) if self.non_saturating else ratio
         return now(self.weight, particles) * ratio.mean(0)
 

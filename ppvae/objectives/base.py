@@ -1,5 +1,6 @@
 """What every objective is: particles in, a loss for each datum out. A regulariser is a term that is added to it."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -97,6 +98,9 @@ class Regulariser(ABC):
         reads_model: whether its gradient passes through the model's densities into the draws.
         over_batch: whether what a datum pays depends on the others of its batch.
         beside: the kinds of objective that it can be added to.
+        sets: the part of the loss whose weight it sets, "rate" or "distortion", which one term alone can; else None.
+        site: the latent that it reads; None for all of them.
+        num_data: the rows of the training set, where it counts on them; :func:`ppvae.fit` checks it.
         adversary: what is trained against the pair for it, if anything.
     """
 
@@ -104,6 +108,9 @@ class Regulariser(ABC):
     reads_model = False
     over_batch = False
     beside: tuple[Kind, ...] = ("elbo", "bound", "other")
+    sets: Literal["rate", "distortion"] | None = None
+    site: str | None = None
+    num_data: int | None = None
     adversary: Adversary | None = None
 
     @abstractmethod
@@ -121,7 +128,8 @@ class Regularised(Objective):
         regularisers: any list, each once.
 
     Raises ContractError for a regulariser that means nothing beside this objective: it completes or takes the place of
-    a part of the loss that is not there, or its gradient would be weighed by DReG or ReweightedWakeSleep.
+    a part of the loss that is not there, or its gradient would be weighed by DReG or ReweightedWakeSleep; and for two
+    that set the weight of one part.
     """
 
     kind = "other"
@@ -135,6 +143,8 @@ class Regularised(Objective):
             _check_beside(objective, term)
         if len(set(map(id, self.regularisers))) < len(self.regularisers):
             raise ValueError("expected each regulariser once, got one of them twice; make another")
+        for pair in itertools.combinations(self.regularisers, 2):
+            _check_apart(*pair)
 
     @property
     def reparameterised(self) -> bool:
@@ -163,6 +173,15 @@ def _check_beside(objective: Objective, term: Regulariser) -> None:
         raise ContractError(
             f"expected regularisers of the guide alone beside {of}, which weighs all that the model sends into the "
             f"draws, got {name}; use ELBO or IWAE"
+        )
+
+
+def _check_apart(one: Regulariser, other: Regulariser) -> None:
+    same_site = one.site is None or other.site is None or one.site == other.site
+    if one.sets is not None and one.sets == other.sets and same_site:
+        raise ContractError(
+            f"expected one term to set the weight of the {one.sets}, got {type(one).__name__} and "
+            f"{type(other).__name__}; where it changes in training, give one a schedule: KLWeight(warm_up(10_000, 4.0))"
         )
 
 

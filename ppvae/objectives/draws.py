@@ -45,9 +45,24 @@ def draws_of_all(parts: Sequence[Particles], name: str, of=draws) -> Tensor:
 
 
 def prior_draws(particles: Particles, name: str) -> Tensor:
-    """Draws z ~ p(z), as many, (K, B, D), with a gradient into the prior where it can be had."""
+    """Draws z ~ p(z), as many, (K, B, D), with their gradient into the prior.
+
+    Raises ContractError where the prior learns and its draws have no gradient."""
     fn = prior(particles, name).expand((particles.num_particles, particles.batch_size))
-    return _flat(fn.rsample() if fn.has_rsample else fn.sample(), particles)
+    if fn.has_rsample:
+        return _flat(fn.rsample(), particles)
+    z = fn.sample()
+    require_fixed(fn, z, name, "SteinDiscrepancy, which reads its density")
+    return _flat(z, particles)
+
+
+def require_fixed(fn: Distribution, z: Tensor, name: str, other: str) -> None:
+    """Raise ContractError, which names the ``other`` terms to use, where the prior p(z) learns."""
+    if fn.log_prob(z.detach()).requires_grad:
+        raise ContractError(
+            f"expected a fixed prior of {name!r}, got one that learns, to which this term would give no gradient; "
+            f"freeze it (requires_grad_(False)), or use {other}"
+        )
 
 
 def prior(particles: Particles, name: str) -> Distribution:

@@ -1,5 +1,6 @@
 """How much of the rate, KL(q(z | x) || p(z)), a loss pays for, and how much of the distortion."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -42,6 +43,7 @@ class KLWeight(Regulariser):
 
     reparameterised = reads_model = True
     beside = ("elbo", "bound")
+    sets = "rate"
 
     def __init__(self, weight: float | Schedule, site: str | None = None, analytic_kl: bool = True):
         require_weight("weight", weight)
@@ -66,6 +68,7 @@ class Capacity(Regulariser):
 
     reparameterised = reads_model = over_batch = True
     beside = ("elbo",)
+    sets = "rate"
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class ConstrainedReconstruction(Regulariser):
 
     reparameterised = reads_model = True
     beside = ("elbo",)
+    sets = "distortion"
 
     def __init__(self, tolerance: float, speed: float = 0.01, decay: float = 0.99):
         self.adversary = Multiplier(tolerance, speed, decay)
@@ -116,9 +120,9 @@ class Multiplier(Adversary):
     """The Lagrange multiplier of a constraint on the distortion; see :class:`ConstrainedReconstruction`."""
 
     def __init__(self, tolerance: float, speed: float, decay: float):
-        if not abs(tolerance) > 0 or not speed > 0 or not 0 <= decay < 1:
+        if not 0 < abs(tolerance) < math.inf or not 0 < speed < math.inf or not 0 <= decay < 1:
             raise ValueError(
-                "expected tolerance other than 0, speed above 0 and decay in [0, 1), got "
+                "expected tolerance finite and other than 0, speed above 0 and decay in [0, 1), got "
                 f"{tolerance}, {speed} and {decay}"
             )
         super().__init__(partial(torch.optim.SGD, lr=speed))

@@ -27,9 +27,11 @@ def geco(tolerance: float, speed: float = 0.01) -> Objective:
     return ELBO() + ConstrainedReconstruction(tolerance, speed)
 
 
-def factor_vae(gamma: float | Schedule = 35.0, latent_dim: int = 10, site: str = "z") -> Objective:
-    """ELBO and gamma TC, by a critic. Kim and Mnih 2018, "Disentangling by Factorising"."""
-    return ELBO() + TotalCorrelation(gamma, latent_dim, site)
+def factor_vae(gamma: float | Schedule = 35.0, latent_dim: int = 10, site: str = "z", **critic) -> Objective:
+    """ELBO and gamma TC, by a critic. Kim and Mnih 2018, "Disentangling by Factorising".
+
+    ``critic`` and ``optimizer`` are those of :class:`TotalCorrelation`."""
+    return ELBO() + TotalCorrelation(gamma, latent_dim, site, **critic)
 
 
 def beta_tcvae(num_data: int, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, site: str = "z") -> Objective:
@@ -80,6 +82,8 @@ def wae(lambda_: float = 10.0, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5
     return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(scales), site)
 
 
-def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10, site: str = "z") -> Objective:
-    """D and the adversarial loss of q(z) beside p(z). Makhzani et al. 2016, "Adversarial Autoencoders"."""
-    return Distortion() + AdversarialDivergence(weight, latent_dim, site, non_saturating=True)
+def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10, site: str = "z", **critic) -> Objective:
+    """D and the adversarial loss of q(z) beside p(z). Makhzani et al. 2016, "Adversarial Autoencoders".
+
+    ``critic`` and ``optimizer`` are those of :class:`AdversarialDivergence`."""
+    return Distortion() + AdversarialDivergence(weight, latent_dim, site, non_saturating=True, **critic)

@@ -1,5 +1,6 @@
 """Total correlation of the aggregate posterior, TC = KL(q(z) || prod_d q(z_d)), by a critic and from the batch."""
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,8 @@ class TotalCorrelation(Regulariser):
     """gamma TC, with TC = E_q(z) D(z) by a critic D that learns log q(z) / prod_d q(z_d).
 
     The critic is trained on draws for one batch against draws for another whose elements are permuted over that
-    batch, each element on its own. It reads draws alone, so that any guide will do.
+    batch, each element on its own. It reads draws alone, so that any guide will do. The critic's first weights come
+    from torch's global random state (``torch.manual_seed``), as every network's do.
 
     Args:
         gamma: at least 0, or a schedule.
@@ -79,7 +81,7 @@ class Decomposition(Regulariser):
     as a product over the elements of z, and so no critic.
 
     Args:
-        num_data: N, data in the training set.
+        num_data: N, rows (not batches) of the training set.
         alpha, beta, gamma: at least 0, or schedules.
         site: the latent.
         stratified_sampling: the stratified estimate; else the weighted one.
@@ -101,9 +103,10 @@ class Decomposition(Regulariser):
     ):
         for name, value in {"alpha": alpha, "beta": beta, "gamma": gamma}.items():
             require_weight(name, value)
-        if not isinstance(num_data, int) or num_data < 2:
-            raise ValueError(f"expected num_data, a whole number of at least 2, got {num_data}")
-        self.num_data, self.site, self.stratified_sampling = num_data, site, stratified_sampling
+        self.num_data = operator.index(num_data)
+        if self.num_data < 2:
+            raise ValueError(f"expected num_data of at least 2, got {num_data}")
+        self.site, self.stratified_sampling = site, stratified_sampling
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
     def penalty(self, particles: Particles) -> Tensor:
@@ -114,7 +117,8 @@ class Decomposition(Regulariser):
     def parts(self, particles: Particles) -> tuple[Tensor, Tensor, Tensor]:
         """Mutual information, total correlation and dimension-wise KL of each draw, each (K, B), in nats.
 
-        For any estimate of q(z) they add up to log q(z | x) - log p(z)."""
+        For any estimate of q(z) they add up to log q(z | x) - log p(z). As numbers those of the stratified estimate can
+        be read; the weighted one's are for their gradients (see :mod:`ppvae.aggregate`)."""
         z, q = draws(particles, self.site), factors(particles, self.site)
         prior(particles, self.site)  # that there is one of z alone
         log_q = cross_log_prob(q, z)

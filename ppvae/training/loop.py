@@ -19,7 +19,7 @@ from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run import Run
 from ppvae.training.run_folder import RunFolder
-from ppvae.training.setup import check_data, describe_run
+from ppvae.training.setup import check_data, check_num_data, describe_run
 from ppvae.training.signals import stop_on_signals
 from ppvae.training.step import adversaries
 
@@ -103,6 +103,7 @@ def fit(
     for module in (model, guide, *adversaries(objective)):
         module.to(device)
     check_data(model, guide, data)
+    check_num_data(objective, data)
     if validation is not None:
         check_data(model, guide, validation)
     batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)

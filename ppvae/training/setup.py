@@ -10,6 +10,7 @@ from torch import Tensor
 from ppvae.checks import check_label_range, check_support
 from ppvae.contract import check_pair
 from ppvae.data import Dataset, LazyImages
+from ppvae.errors import ContractError
 from ppvae.isolation import untouched
 from ppvae.objectives import Adversary, Kernel, Objective, Regulariser
 from ppvae.tracing import OBSERVED, distribution_at
@@ -33,6 +34,16 @@ def check_data(model, guide, data: Dataset) -> None:
         if data.binarization != "dynamic":
             for start, x in _blocks(data):
                 check_support(likelihood, x, first_row=start)
+
+
+def check_num_data(objective, data: Dataset) -> None:
+    """Raise ContractError for a term that counts on another number of rows than the training set has."""
+    for term in getattr(objective, "regularisers", ()):
+        if term.num_data not in (None, len(data)):
+            raise ContractError(
+                f"expected {type(term).__name__} with num_data={len(data)}, the rows of the training set, got "
+                f"{term.num_data}"
+            )
 
 
 def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:

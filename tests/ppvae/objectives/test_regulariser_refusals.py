@@ -3,9 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pyro
 import pytest
 import torch
+from ppvae.models import MixtureOfGaussians
 
 import ppvae
 from tests.catalogue import PAIRS
@@ -108,11 +110,12 @@ def test_latents_under_a_mask_are_refused(term):
         (lambda: ppvae.KLWeight(math.nan), "got nan"),
         (lambda: ppvae.Capacity(-1.0), "capacity of at least 0"),
         (lambda: ppvae.TotalCorrelation(-1.0), "gamma of at least 0"),
-        (lambda: ppvae.Decomposition(1), "num_data, a whole number of at least 2, got 1"),
+        (lambda: ppvae.Decomposition(1), "num_data of at least 2, got 1"),
         (lambda: ppvae.Decomposition(10, beta=-1.0), "beta of at least 0"),
         (lambda: ppvae.info_vae(alpha=1.5), "alpha of at most 1"),
         (lambda: ppvae.info_vae(0.0, 0.5), r"alpha \+ lambda_ of at least 1"),
-        (lambda: ppvae.geco(0.0), "tolerance other than 0"),
+        (lambda: ppvae.geco(0.0), "tolerance finite and other than 0"),
+        (lambda: ppvae.geco(math.inf), "tolerance finite and other than 0"),
         (lambda: ppvae.warm_up(0), "at least 1 step"),
         (lambda: ppvae.annealed_vae(-5.0), "capacity of at least 0, got -5"),
         (lambda: ppvae.annealed_vae(math.nan), "finite"),
@@ -151,6 +154,58 @@ def test_what_is_no_regulariser_is_refused():
 def test_a_term_that_completes_a_loss_is_refused_where_there_is_nothing_to_complete(objective, term):
     with pytest.raises(ppvae.ContractError, match=rf"beside {type(term).__name__}, which completes .* got"):
         objective + term
+
+
+@pytest.mark.parametrize(
+    ("objective", "term", "part"),
+    [
+        (ppvae.annealed_vae(5.0), ppvae.Capacity(5.0, site="z"), "rate"),
+        (ppvae.beta_vae(4.0), ppvae.Capacity(5.0), "rate"),
+        (ppvae.beta_vae(4.0), ppvae.KLWeight(ppvae.warm_up(10)), "rate"),
+        (ppvae.geco(5.0), ppvae.ConstrainedReconstruction(6.0), "distortion"),
+    ],
+    ids=["capacity", "beta-capacity", "beta-warm-up", "geco"],
+)
+def test_two_terms_that_set_the_weight_of_one_part_are_refused(objective, term, part):
+    with pytest.raises(ppvae.ContractError, match=rf"one term to set the weight of the {part}, got .* and {type(term).__name__}"):
+        objective + term
+
+
+def test_weights_of_two_sites_or_of_two_parts_go_together():
+    particles = particles_of("user")
+    objective = ppvae.ELBO() + ppvae.KLWeight(2.0, site="shape") + ppvae.KLWeight(3.0, site="size")
+    expected = ppvae.ELBO().per_datum(particles) + particles.kl("shape") + 2 * particles.kl("size")
+    torch.testing.assert_close(objective.per_datum(particles), expected)
+    assert torch.isfinite((ppvae.geco(5.0) + ppvae.KLWeight(2.0)).per_datum(particles)).all()
+
+
+@pytest.mark.parametrize(
+    "objective", [ppvae.wae(), ppvae.info_vae(), ppvae.adversarial_autoencoder(latent_dim=3)], ids=["wae", "info", "aae"]
+)
+def test_a_divergence_from_a_prior_that_it_could_not_teach_is_refused(objective):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    model.prior = MixtureOfGaussians(3, components=2)
+    with pytest.raises(ppvae.ContractError, match=r"fixed prior of 'z', got one that learns.*SteinDiscrepancy"):
+        objective.per_datum(ppvae.draw(model, guide, x))
+    model.prior.requires_grad_(False)
+    assert torch.isfinite(objective.per_datum(ppvae.draw(model, guide, x))).all()
+
+
+def test_stein_teaches_a_prior_whose_draws_have_no_gradient():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    model.prior = MixtureOfGaussians(3, components=2)
+    ppvae.SteinDiscrepancy(1.0).penalty(ppvae.draw(model, guide, x)).backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.prior.parameters())
+
+
+def test_a_number_of_data_that_is_not_the_training_sets_is_refused():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    for terms in (ppvae.beta_tcvae(10 * len(x)), ppvae.IWAE(2) + ppvae.Decomposition(len(x) - 1)):
+        with pytest.raises(ppvae.ContractError, match=rf"Decomposition with num_data={len(x)}, the rows"):
+            ppvae.fit(model, guide, terms, x, epochs=1)
+    ppvae.fit(model, guide, ppvae.beta_tcvae(np.int64(len(x))), x, epochs=1, progress=False)
+    with pytest.raises(TypeError, match="integer"):
+        ppvae.beta_tcvae(60.0)
 
 
 def test_a_critic_of_another_shape_is_refused():
