@@ -1,11 +1,12 @@
-"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
+r"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
 
 Each run is one of ``factorvae_dsprites.py`` in a folder of its own, with the same steps; a run that is finished is not
 run again, one that was stopped is taken up. ``--list`` prints the command of each run that is not finished, one a line,
-for whatever runs commands: xargs on one machine, GNU parallel over several that share the folder, a job array.
+for whatever runs commands: xargs on one machine (here two at a time), GNU parallel over several that share the folder,
+a job array.
 
     python experiments/disentanglement_study.py                                      # all of them, one after the other
-    python experiments/disentanglement_study.py --list | xargs -P 2 -I {} sh -c {}   # two at a time
+    python experiments/disentanglement_study.py --list | xargs -d '\n' -P 2 -I {} sh -c {}
     python experiments/disentanglement_study.py --runs                               # the table of what is finished
 
 Published: Kim and Mnih 2018 ("Disentangling by Factorising"), FactorVAE score .82 (gamma 40) and .73 (beta-VAE, 4)
@@ -43,11 +44,15 @@ COLUMNS = {
     "higgins": "Higgins",
     "dci_disentanglement": "DCI D",
     "dci_completeness": "DCI C",
-    "sap_r2": "SAP",
+    "dci_informativeness": "DCI I",
+    "sap_r2": "SAP, R2",
+    "sap_classifier": "SAP, classifier",
     "modularity": "modularity",
     "explicitness": "explicitness",
     "irs": "IRS",
     "total_correlation": "TC, nats",
+    "total_correlation_by_minibatch": "TC by minibatches",
+    "total_correlation_by_critic": "TC by critic",
     "rate": "rate, nats",
 }
 OWN = ("recipe", "strength", "seed")  # what makes a run one of the study's; all else is shared
@@ -84,7 +89,9 @@ def main(config: Config) -> list[dict]:
     rows = {name: [r for r in found if name_of(r) == name] for name in dict.fromkeys(map(name_of, found))}
     table = [summary(name, group, config.out) for name, group in rows.items()]
     (config.out / "table.json").write_text(json.dumps(table, indent=2, allow_nan=False) + "\n")
-    scatter(rows).savefig(config.out / "scatter.png", dpi=120)
+    figure = scatter(rows)
+    if figure is not None:
+        figure.savefig(config.out / "scatter.png", dpi=120)
     print_table(table, found[0])
     return table
 
@@ -124,7 +131,7 @@ def shared(one: Run) -> dict:
 
 
 def flat(report: dict) -> dict:
-    return {**report, **(report["aggregate"] or {})}
+    return {**(report["aggregate"] or {}), **report}
 
 
 def name_of(report: dict) -> str:
@@ -147,12 +154,12 @@ def codes_of(report: dict, out: Path) -> Representation:
     return Representation(SPRITES, arrays["means"], arrays["scales"], tensor(report["kl_per_dimension"]))
 
 
-def scatter(rows: dict[str, list[dict]]) -> Figure:
-    """One point a run: the FactorVAE score, and MIG, against the reconstruction error."""
-    points = {
-        name: [[r[key] for key in ("reconstruction", "factor_vae", "mig")] for r in g] for name, g in rows.items()
-    }
-    return plots.scatter(points, "reconstruction error, nats", ["FactorVAE score", "MIG"])
+def scatter(rows: dict[str, list[dict]]) -> Figure | None:
+    """One point a run: the FactorVAE score, and MIG, against the reconstruction error; of what was not left out."""
+    shown = {"factor_vae": "FactorVAE score", "mig": "MIG"}
+    shown = {key: label for key, label in shown.items() if all(key in r for group in rows.values() for r in group)}
+    points = {name: [[r[key] for key in ("reconstruction", *shown)] for r in group] for name, group in rows.items()}
+    return plots.scatter(points, "reconstruction error, nats", list(shown.values())) if shown else None
 
 
 def print_table(table: list[dict], one: dict) -> None:

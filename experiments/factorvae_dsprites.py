@@ -12,7 +12,7 @@ three dimensions.
 
     python experiments/factorvae_dsprites.py --recipe factor-vae --strength 35
     python experiments/factorvae_dsprites.py --recipe beta-vae
-    python experiments/factorvae_dsprites.py --recipe factor-vae --steps 300 --leave-out dci   # a look
+    python experiments/factorvae_dsprites.py --steps 300 --leave-out dci --out runs/look
 
 Writes to the run folder: checkpoints, metrics.jsonl, report.json, codes.safetensors (means and scales of the whole
 grid), traversals.png, traversals.gif, reconstructions.png, information.png, total_correlation.png. Run again, it takes
@@ -31,32 +31,45 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 import ppvae
-from ppvae import command_line, plots
+from ppvae import AdversarialDivergence, adversarial_autoencoder, command_line, plots
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import (
     Disentanglement,
     Representation,
     aggregate_posterior,
+    critic_correlation,
     represent,
     score,
 )
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
+from ppvae.objectives import Critic, TotalCorrelation, critic_adam, critic_network
 from ppvae.training import environment, resolve_device
 from ppvae.training.study import started, write_report
 
-Recipe = Literal["vae", "beta-vae", "factor-vae", "beta-tcvae", "dip-vae-i", "dip-vae-ii", "annealed-vae", "info-vae"]
+Recipe = Literal[
+    *("vae", "beta-vae", "factor-vae", "beta-tcvae", "dip-vae-i", "dip-vae-ii", "annealed-vae", "geco"),
+    *("info-vae", "info-vae-stein", "info-vae-adversarial", "wae", "adversarial-autoencoder"),
+]
 RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], float]] = {  # and the usual strength
     "vae": (lambda strength, config, n: ppvae.ELBO(), 1.0),
     "beta-vae": (lambda beta, config, n: ppvae.beta_vae(beta), 4.0),
-    "factor-vae": (lambda gamma, config, n: ppvae.factor_vae(gamma, config.latent_dim), 35.0),
+    "factor-vae": (lambda gamma, config, n: ppvae.factor_vae(gamma, **critic(config)), 35.0),
     "beta-tcvae": (lambda beta, config, n: ppvae.beta_tcvae(n, beta=beta), 6.0),
     "dip-vae-i": (lambda strength, config, n: ppvae.dip_vae_i(strength), 10.0),
     "dip-vae-ii": (lambda strength, config, n: ppvae.dip_vae_ii(strength), 10.0),
-    "annealed-vae": (lambda capacity, config, n: ppvae.annealed_vae(capacity, config.steps // 3), 25.0),
+    "annealed-vae": (lambda capacity, config, n: ppvae.annealed_vae(capacity, max(1, config.steps // 3)), 25.0),
+    "geco": (lambda tolerance, config, n: ppvae.geco(tolerance), 50.0),
     "info-vae": (lambda strength, config, n: ppvae.info_vae(0.0, strength), 1000.0),
+    "info-vae-stein": (lambda strength, config, n: ppvae.info_vae(0.0, strength, ppvae.SteinDiscrepancy), 10.0),
+    "info-vae-adversarial": (
+        lambda strength, config, n: ppvae.info_vae(0.0, strength, partial(AdversarialDivergence, **critic(config))),
+        10.0,
+    ),
+    "wae": (lambda strength, config, n: ppvae.wae(strength), 1000.0),
+    "adversarial-autoencoder": (lambda weight, config, n: adversarial_autoencoder(weight, **critic(config)), 1.0),
 }
 CHANNELS, WIDTH = (32, 32, 64, 64), 128
 EPOCH = 1000  # steps
@@ -69,7 +82,7 @@ class Config:
 
     recipe: Recipe = "factor-vae"
     strength: float | None = None
-    """gamma, beta, lambda, capacity: what the recipe's first argument is; None for the usual one."""
+    """gamma, beta, lambda, capacity, tolerance: what the recipe is a function of; None for the usual one."""
     data: Literal["sprites", "dsprites"] = "sprites"
     steps: int = 30_000
     batch_size: int = 64
@@ -99,7 +112,8 @@ def main(config: Config) -> dict:
     objective = build_objective(config, len(data))
     seconds, codes, followed = train(config, model, guide, objective, data, folder)
     save_file({"means": codes.codes, "scales": codes.scales}, folder / "codes.safetensors")
-    found = score(codes, seed=config.seed, leave_out=config.leave_out, progress=True)
+    critics = [one.log_ratio for one in critics_of(objective)]
+    found = score(codes, critic=next(iter(critics), None), seed=config.seed, leave_out=config.leave_out, progress=True)
     error = reconstruction(model, guide, data, config.seed)
     draw_figures(model, guide, data, codes, followed, folder)
     found.plot().savefig(folder / "information.png", dpi=120)
@@ -141,20 +155,34 @@ def he_normal(layer: nn.Module) -> None:
 
 
 def build_objective(config: Config, num_data: int) -> ppvae.Objective:
-    objective = RECIPES[config.recipe][0](strength(config), config, num_data)
-    for critic in objective.adversaries:
-        critic.optimizer = partial(critic.optimizer, lr=config.critic_learning_rate)
-        critic.network = Autocast(critic.network) if config.bfloat16 else critic.network
-    return objective
+    return RECIPES[config.recipe][0](strength(config), config, num_data)
+
+
+def critic(config: Config) -> dict:
+    network = critic_network(config.latent_dim)
+    optimizer = partial(critic_adam, lr=config.critic_learning_rate)
+    return {
+        "latent_dim": config.latent_dim,
+        "critic": Autocast(network) if config.bfloat16 else network,
+        "optimizer": optimizer,
+    }
+
+
+def critics_of(objective) -> list[Critic]:
+    """Its critic of the total correlation, if it has one."""
+    return [term.adversary for term in getattr(objective, "regularisers", ()) if isinstance(term, TotalCorrelation)]
 
 
 def train(
     config: Config, model, guide, objective, data: Dataset, folder: Path
 ) -> tuple[float, Representation, list[dict]]:
     """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage."""
-    epochs, rest = divmod(config.steps, min(EPOCH, config.steps))
-    if rest:
-        raise ValueError(f"expected a multiple of {EPOCH} steps, got {config.steps}")
+    if config.steps < 1 or config.correlations < 1 or config.steps % min(EPOCH, config.steps):
+        raise ValueError(
+            f"expected at most {EPOCH} steps or a multiple of it, and correlations of at least 1, got {config.steps} "
+            f"and {config.correlations}"
+        )
+    epochs = config.steps // min(EPOCH, config.steps)
     file = folder / "correlations.json"
     followed = json.loads(file.read_text()) if file.exists() else []
     for stage in sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)}):
@@ -186,17 +214,9 @@ def train(
 def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:
     """Total correlation of the aggregate posterior of all data, and what the critic takes it for, if there is one."""
     numbers = {"total_correlation": aggregate_posterior(codes.codes, codes.scales, None, seed=seed).total_correlation}
-    for critic in objective.adversaries:
-        with torch.no_grad():
-            numbers["critic"] = critic.log_ratio(draws(codes, seed).to(next(critic.parameters()))).mean().item()
+    for one in critics_of(objective):
+        numbers["critic"] = critic_correlation(one.log_ratio, codes.codes, codes.scales, seed=seed).mean().item()
     return numbers
-
-
-def draws(codes: Representation, seed: int) -> Tensor:
-    """z ~ q(z | x) for images drawn at random."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(codes.codes), (IMAGES,), generator=generator)
-    return torch.normal(codes.codes[rows], codes.scales[rows], generator=generator)
 
 
 def reconstruction(model, guide, data: Dataset, seed: int) -> float:

@@ -1,6 +1,6 @@
 """Objectives: functions of one replay of a pair, each a ``pyro.infer.ELBO``; bounds, regularisers, recipes."""
 
-from ppvae.objectives.adversary import Adversary, Critic
+from ppvae.objectives.adversary import Adversary, Critic, critic_adam, critic_network
 from ppvae.objectives.aggregate import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
 from ppvae.objectives.base import Objective, Regularised, Regulariser
 from ppvae.objectives.consistency import Consistency
@@ -58,6 +58,8 @@ __all__ = [
     "annealed_vae",
     "beta_tcvae",
     "beta_vae",
+    "critic_adam",
+    "critic_network",
     "dip_vae_i",
     "dip_vae_ii",
     "factor_vae",

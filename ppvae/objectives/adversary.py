@@ -82,7 +82,7 @@ class Critic(Adversary):
             raise ContractError(
                 f"expected a latent of {self.latent_dim} elements, got {z.shape[-1]}; give latent_dim={z.shape[-1]}"
             )
-        output = self.network(z.to(next(self.network.parameters()).dtype))
+        output = self.network(z.to(next(self.network.parameters())))  # its type and device
         if output.shape != (*z.shape[:-1], 1):
             raise ContractError(f"expected a critic that gives one number a code, got {tuple(output.shape[-1:])}")
         return output.squeeze(-1)

@@ -1,7 +1,9 @@
 """The run on dSprites and the study, on a grid of 60 images, at once."""
 
 import json
+import math
 import shlex
+import subprocess
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +38,18 @@ def small(one, **changes):
     return replace(one.Config(steps=4, batch_size=8, correlations=2, leave_out=("dci",)), **changes)
 
 
+def test_every_recipe_trains(scripts, tmp_path):
+    one, _ = scripts
+    everything = ("higgins", "factor_vae", "mig", "dci", "sap", "modularity_explicitness", "irs")
+    for recipe in one.RECIPES:
+        config = small(one, recipe=recipe, steps=2, correlations=1, leave_out=everything, out=tmp_path / recipe)
+        objective = one.build_objective(config, 60)
+        rates = {a.optimizer(a.parameters()).param_groups[0]["lr"] for a in objective.adversaries}
+        assert rates == ({0.01} if recipe == "geco" else {config.critic_learning_rate} if rates else set())
+        assert len(one.critics_of(objective)) == (recipe == "factor-vae")
+        assert math.isfinite(one.main(config)["rate"])
+
+
 @pytest.mark.parametrize("recipe", ["factor-vae", "annealed-vae"])
 def test_a_run_leaves_scores_figures_and_codes(scripts, recipe, tmp_path):
     one, _ = scripts
@@ -46,6 +60,7 @@ def test_a_run_leaves_scores_figures_and_codes(scripts, recipe, tmp_path):
     assert report["strength"] == one.RECIPES[recipe][1]
     assert {"factor_vae", "mig", "higgins", "sap_r2", "irs"} <= report.keys()
     assert ("critic" in report["correlations"][0]) == (recipe == "factor-vae")
+    assert ("total_correlation_by_critic" in report) == (recipe == "factor-vae")
     assert [row["step"] for row in report["correlations"]] == [2, 4]
 
 
@@ -77,6 +92,8 @@ def test_the_study_runs_what_is_missing_and_tables_what_is_there(scripts, tmp_pa
         assert row["factor_vae"][0] == pytest.approx(sum(scores) / 2)
         assert row["seeds"] == [0, 1]
         assert 0 <= row["udr"] <= 1
+    assert (tmp_path / "scatter.png").stat().st_size > 1000
+    (tmp_path / "scatter.png").unlink()
     before = {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
     study.main(config)
     assert before == {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
@@ -91,6 +108,33 @@ def test_listed_commands_make_the_same_runs(scripts, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     parsed = [tyro.cli(one.Config, args=shlex.split(line)[2:]) for line in lines]
     assert parsed == study.planned(config)
+
+
+def test_listed_commands_survive_the_shell_that_xargs_starts(scripts, tmp_path, capsys):
+    _, study = scripts
+    config = study.Config(runs=("vae",), list=True, out=tmp_path / "a folder")
+    study.main(config)
+    line = capsys.readouterr().out.replace("python ", "printf '%s\\n' ", 1)
+    done = subprocess.run(
+        ["xargs", "-d", r"\n", "-I", "{}", "sh", "-c", "{}"], input=line, text=True, capture_output=True
+    )
+    assert str(tmp_path / "a folder" / "vae-1-seed0") in done.stdout.splitlines()
+
+
+def test_metrics_left_out_are_left_out_of_the_table_and_the_scatter(scripts, tmp_path):
+    one, study = scripts
+    settings = small(one, leave_out=("dci", "mig", "factor_vae"), correlations=1)
+    (row,) = study.main(study.Config(runs=("vae",), settings=settings, out=tmp_path))
+    assert row["mig"] is row["factor_vae"] is None
+    assert row["rate"] is not None
+    assert not (tmp_path / "scatter.png").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 3}, {"correlations": 0}])
+def test_numbers_of_steps_and_looks_are_checked(scripts, wrong, tmp_path):
+    one, _ = scripts
+    with pytest.raises(ValueError, match="expected at most 2 steps or a multiple of it, and correlations"):
+        one.main(small(one, out=tmp_path, **wrong))
 
 
 def test_a_recipe_that_is_none_is_refused(scripts):

@@ -19,7 +19,12 @@ from ppvae.evaluation.disentanglement.predictability import sap, sap_of
 from ppvae.evaluation.disentanglement.ranking import relative_strength, udr
 from ppvae.evaluation.disentanglement.report import METRICS, Disentanglement, disentanglement, score
 from ppvae.evaluation.disentanglement.representation import Representation, represent
-from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
+from ppvae.evaluation.disentanglement.total_correlation import (
+    AggregatePosterior,
+    aggregate_posterior,
+    critic_correlation,
+    minibatch_correlation,
+)
 from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
 
 __all__ = [
@@ -31,6 +36,7 @@ __all__ = [
     "Representation",
     "aggregate_posterior",
     "completeness_of",
+    "critic_correlation",
     "dci",
     "disentanglement",
     "disentanglement_of",
@@ -40,6 +46,7 @@ __all__ = [
     "irs",
     "mig",
     "mig_of",
+    "minibatch_correlation",
     "modularity_explicitness",
     "modularity_of",
     "mutual_information",

@@ -8,15 +8,23 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 from ppvae.data import Dataset
+from ppvae.errors import DataError
 from ppvae.evaluation.disentanglement.importance import dci
 from ppvae.evaluation.disentanglement.information import mig, modularity_explicitness, mutual_information
 from ppvae.evaluation.disentanglement.interventions import irs
 from ppvae.evaluation.disentanglement.predictability import sap
 from ppvae.evaluation.disentanglement.representation import Representation, represent
-from ppvae.evaluation.disentanglement.total_correlation import AggregatePosterior, aggregate_posterior
+from ppvae.evaluation.disentanglement.total_correlation import (
+    AggregatePosterior,
+    aggregate_posterior,
+    critic_correlation,
+    minibatch_correlation,
+)
 from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
+from ppvae.evaluation.per_datum import sampling_error
 
 SAMPLES = 10_000  # of the heat map's information
 
@@ -29,6 +37,8 @@ class Disentanglement:
         scores: by name, each from 0 to 1; those that were left out are absent.
         aggregate: total correlation and the other parts of the rate; None where it was left out or q is no product of
             Normals.
+        estimates: of the same total correlation, a value and its standard error each, nats: "minibatch" (by stratified
+            sampling, at ``batch_size``) and, where one was given, "critic".
         mutual_information: I(z_d; v_k) in nats, shape (D, F), for :func:`ppvae.plots.mutual_information_heatmap`.
         representation: the codes.
         seed: of all the draws.
@@ -36,6 +46,7 @@ class Disentanglement:
 
     scores: dict[str, float]
     aggregate: AggregatePosterior | None
+    estimates: dict[str, tuple[float, float]]
     mutual_information: np.ndarray
     representation: Representation
     seed: int
@@ -45,7 +56,9 @@ class Disentanglement:
         kl, found = self.representation.kl, self.aggregate
         return {
             **self.scores,
+            "rate": None if kl is None else kl.sum().item(),
             "aggregate": None if found is None else {name: getattr(found, name) for name in _AGGREGATE},
+            **{f"total_correlation_by_{name}": value for name, (value, _) in self.estimates.items()},
             "kl_per_dimension": None if kl is None else kl.tolist(),
             "factors": list(self.representation.varying.names),
             "mutual_information_by_factor": self.mutual_information.tolist(),
@@ -65,6 +78,8 @@ class Disentanglement:
             for name, of in _AGGREGATE.items():
                 if of is not None and getattr(self.aggregate, name) is not None:
                     table.add_row(name.replace("_", " "), self._cell(name), of.format(self.aggregate.log_n))
+            for name, (value, error) in self.estimates.items():
+                table.add_row(f"total correlation, {name}", f"{value:.3f} ± {error:.3f}", "nats, biased")
         return table
 
     def print(self) -> None:
@@ -88,6 +103,7 @@ def disentanglement(
     data: Dataset,
     *,
     site: str = "z",
+    critic: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     leave_out: Collection[str] = (),
     progress: bool = False,
@@ -100,6 +116,8 @@ def disentanglement(
         guide: its guide.
         data: made from ground-truth factors, all of it.
         site: the latent.
+        critic: log q(z) / prod_d q(z_d) by a network, such as ``objective.adversaries[0].log_ratio`` of
+            :func:`ppvae.factor_vae`, whose total correlation is set beside the exact one.
         seed: of everything drawn: the same seed gives the same numbers.
         leave_out: names of :data:`METRICS`, such as ``["dci"]``, which takes minutes where the others take seconds.
         progress: show progress bars.
@@ -109,17 +127,19 @@ def disentanglement(
     """
     _check(leave_out)
     representation = represent(model, guide, data, site=site, seed=seed, progress=progress)
-    return score(representation, seed=seed, leave_out=leave_out, progress=progress, **settings)
+    return score(representation, critic=critic, seed=seed, leave_out=leave_out, progress=progress, **settings)
 
 
 def score(
     representation: Representation,
     *,
+    critic: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     leave_out: Collection[str] = (),
     num_train: int = 10_000,
     num_test: int = 5_000,
     num_draws: int = 1000,
+    batch_size: int = 64,
     jobs: int = 1,
     progress: bool = False,
 ) -> Disentanglement:
@@ -127,24 +147,36 @@ def score(
 
     Args:
         representation: codes of a grid.
+        critic: as in :func:`disentanglement`. Not asked where the aggregate posterior is left out.
         seed: of everything drawn.
         leave_out: names of :data:`METRICS`.
         num_train, num_test: rows (or votes) that classifiers are fitted to and scored on; one sample is ``num_train``.
         num_draws: of the aggregate posterior.
+        batch_size: of the estimate of the total correlation from batches.
         jobs: classifiers of DCI that are fitted at once.
         progress: show progress bars.
     """
     _check(leave_out)
+    if critic is not None and representation.scales is None:
+        raise DataError("expected q(z | x) as a product of Normals, for a critic to be asked at its draws, got another")
     wanted = [name for name in _SCORES if name not in leave_out]
     scores = {}
     for name in track(wanted, "metrics") if progress else wanted:
         scores |= _SCORES[name](representation, num_train, num_test, seed, jobs)
-    aggregate = None
+    aggregate, estimates = None, {}
     if "aggregate" not in leave_out and representation.scales is not None:
         parts = representation.codes, representation.scales, representation.prior
         aggregate = aggregate_posterior(*parts, num_draws=num_draws, seed=seed, progress=progress)
+        estimates = _estimates(*parts[:2], critic, batch_size, seed)
     sample = representation.sample(SAMPLES, np.random.default_rng(seed))
-    return Disentanglement(scores, aggregate, mutual_information(*sample), representation, seed)
+    return Disentanglement(scores, aggregate, estimates, mutual_information(*sample), representation, seed)
+
+
+def _estimates(codes: Tensor, scales: Tensor, critic, batch_size: int, seed: int) -> dict[str, tuple[float, float]]:
+    found = {"minibatch": minibatch_correlation(codes, scales, batch_size=batch_size, seed=seed)}
+    if critic is not None:
+        found["critic"] = critic_correlation(critic, codes, scales, seed=seed)
+    return {name: (value.mean().item(), sampling_error(value)) for name, value in found.items()}
 
 
 def _check(leave_out: Collection[str]) -> None:

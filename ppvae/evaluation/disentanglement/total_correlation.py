@@ -10,13 +10,16 @@ Source: Hoffman and Johnson 2016, "ELBO Surgery"; Chen et al. 2018, "Isolating S
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 from torch.distributions import Normal
 
+from ppvae.aggregate import log_joint_and_marginals, stratified
 from ppvae.errors import DataError
 from ppvae.evaluation.per_datum import sampling_error
 
@@ -125,6 +128,56 @@ def aggregate_posterior(
     )
 
 
+def minibatch_correlation(
+    codes: Tensor, scales: Tensor, *, batch_size: int = 64, num_batches: int = 200, seed: int = 0
+) -> Tensor:
+    """Estimates of the total correlation from single batches, by stratified sampling, nats, shape (batches,), float64.
+
+    What beta-TCVAE has of it in a step. The mean over batches is biased, as a logarithm of an estimate is; the exact
+    one stands in :func:`aggregate_posterior`.
+
+    Args:
+        codes, scales: as there.
+        batch_size: B; N where there are fewer rows.
+        num_batches: each of rows drawn without replacement.
+        seed: of the batches and draws.
+
+    Source: Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders", appendix C.
+    """
+    _check(codes, scales)
+    size = min(batch_size, len(codes))
+    if size < 2 or num_batches < 2:
+        raise ValueError(f"expected 2 batches or more, of at least 2 rows, got {num_batches} of {size}")
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(num_batches):
+        rows = torch.from_numpy(rng.choice(len(codes), size, replace=False)).to(codes.device)
+        q = Normal(codes[rows].double(), scales[rows].double())
+        z = q.mean + q.stddev * torch.randn(q.mean.shape, generator=generator).to(q.mean)
+        log_q = q.log_prob(z.unsqueeze(1))  # (i, j, D)
+        joint, marginals = log_joint_and_marginals(log_q, stratified(size, len(codes), like=log_q))
+        found.append((joint - marginals.sum(-1)).mean())
+    return torch.stack(found).cpu()
+
+
+def critic_correlation(
+    critic: Callable[[Tensor], Tensor], codes: Tensor, scales: Tensor, *, num_draws: int = 10_000, seed: int = 0
+) -> Tensor:
+    """What a critic takes for log q(z) / prod_d q(z_d) at draws of q(z), shape (M,), nats; its mean is its total
+    correlation.
+
+    Args:
+        critic: (M, D) -> (M,), such as ``objective.adversaries[0].log_ratio`` of :func:`ppvae.factor_vae`.
+        codes, scales: as in :func:`aggregate_posterior`.
+        num_draws: M, of rows (with replacement) and latents.
+        seed: of the draws.
+    """
+    _check(codes, scales)
+    z, _ = _draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return critic(z).double().cpu()
+
+
 def _draws(codes: Tensor, scales: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draws z, shape (M, D), of posteriors of random rows, and the log density of each under its own, (M,)."""
     rows = torch.randint(len(codes), (number,), generator=generator).to(codes.device)
@@ -151,6 +204,6 @@ def _check(codes: Tensor, scales: Tensor) -> None:
         raise DataError(
             f"expected codes and scales of one shape (N, D), got {tuple(codes.shape)} and {tuple(scales.shape)}"
         )
-    bad = ~(torch.isfinite(codes) & torch.isfinite(scales) & (scales > 0)).all(1)
+    bad = ~(torch.isfinite(codes) & torch.isfinite(scales) & (scales > 0) & scales.reciprocal().isfinite()).all(1)
     if bad.any():
         raise DataError(f"expected finite codes and positive scales, got others first in row {int(bad.nonzero()[0])}")

@@ -167,7 +167,9 @@ def test_a_term_that_completes_a_loss_is_refused_where_there_is_nothing_to_compl
     ids=["capacity", "beta-capacity", "beta-warm-up", "geco"],
 )
 def test_two_terms_that_set_the_weight_of_one_part_are_refused(objective, term, part):
-    with pytest.raises(ppvae.ContractError, match=rf"one term to set the weight of the {part}, got .* and {type(term).__name__}"):
+    with pytest.raises(
+        ppvae.ContractError, match=rf"one term to set the weight of the {part}, got .* and {type(term).__name__}"
+    ):
         objective + term
 
 
@@ -180,7 +182,9 @@ def test_weights_of_two_sites_or_of_two_parts_go_together():
 
 
 @pytest.mark.parametrize(
-    "objective", [ppvae.wae(), ppvae.info_vae(), ppvae.adversarial_autoencoder(latent_dim=3)], ids=["wae", "info", "aae"]
+    "objective",
+    [ppvae.wae(), ppvae.info_vae(), ppvae.adversarial_autoencoder(latent_dim=3)],
+    ids=["wae", "info", "aae"],
 )
 def test_a_divergence_from_a_prior_that_it_could_not_teach_is_refused(objective):
     model, guide, x = PAIRS["gaussian_vae"].make()

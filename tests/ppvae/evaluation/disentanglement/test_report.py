@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 import ppvae
-from ppvae.evaluation.disentanglement import METRICS, Representation, disentanglement, score
+from ppvae.evaluation.disentanglement import METRICS, Representation, critic_correlation, disentanglement, score
 from ppvae.evaluation.per_datum import sampling_error
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect
 from tests.ppvae.evaluation.disentanglement.test_representation import pair
@@ -44,6 +44,7 @@ def test_one_call_gives_them_all_and_the_seed_alone_decides():
     assert error < 0.05 * parts.rate
     assert one["aggregate"]["log_n"] == pytest.approx(4.094, abs=1e-3)
     assert len(one["kl_per_dimension"]) == 2
+    assert one["rate"] == pytest.approx(sum(one["kl_per_dimension"]))
 
 
 def test_table_and_figure():
@@ -61,6 +62,22 @@ def test_table_and_figure():
     axes = found.plot().axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(SMALL.names)
     assert axes.images[0].get_array().argmax(0).tolist() == [0, 1, 2]
+
+
+def test_the_critic_is_set_beside_the_exact_total_correlation():
+    model, guide, data = pair()
+    objective = ppvae.factor_vae(5.0, latent_dim=2)
+    found = disentanglement(model, guide, data, critic=objective.adversaries[0].log_ratio, leave_out=["dci"], **SIZES)
+    codes = found.representation
+    expected = critic_correlation(objective.adversaries[0].log_ratio, codes.codes, codes.scales)
+    assert found.to_dict()["total_correlation_by_critic"] == pytest.approx(expected.mean().item())
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(found.table())
+    assert "total correlation, minibatch" in capture.get()
+    assert "total correlation, critic" in capture.get()
+    with pytest.raises(ppvae.DataError, match="critic to be asked"):
+        score(Representation(SMALL, perfect(SMALL)), critic=objective.adversaries[0].log_ratio)
 
 
 def test_what_is_left_out_is_absent():

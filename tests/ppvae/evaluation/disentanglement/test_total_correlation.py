@@ -7,8 +7,9 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 import ppvae
-from ppvae.evaluation.disentanglement import aggregate_posterior
+from ppvae.evaluation.disentanglement import aggregate_posterior, critic_correlation, minibatch_correlation
 from ppvae.evaluation.disentanglement.total_correlation import _draws, _log_aggregate
+from ppvae.evaluation.per_datum import sampling_error
 
 
 def test_densities_are_those_of_the_mixture():
@@ -126,6 +127,45 @@ def test_the_seed_alone_decides():
     torch.testing.assert_close(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_the_estimate_from_batches_is_that_of_the_decomposition_of_the_rate(rho):
+    """Against :class:`ppvae.Decomposition` on batches of the same posteriors."""
+    codes, scales = (part.double() for part in correlated(rho, 500, 0.4))
+    found = minibatch_correlation(codes, scales, batch_size=50, num_batches=200)
+    expected = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        rows = torch.randperm(500)[:50]
+        q = Normal(codes[rows], scales[rows])
+        z = q.sample()
+        log_q = q.log_prob(z.unsqueeze(1))
+        log_q_z = [0.0, 0.0]
+        for i, part in enumerate((log_q.sum(-1, keepdim=True), log_q)):
+            others = part.exp().masked_fill(torch.eye(50, dtype=torch.bool).unsqueeze(-1), 0.0).sum(1) / 49
+            log_q_z[i] = (part.diagonal().T.exp() / 500 + others * 499 / 500).log().sum(-1)
+        expected.append((log_q_z[0] - log_q_z[1]).mean())
+    expected = torch.stack(expected)
+    error = (found.var() / 200 + expected.var() / 200).sqrt()
+    assert (found.mean() - expected.mean()).abs() < 4 * error
+    assert len(found) == 200
+
+
+def test_one_batch_of_all_rows_is_exact():
+    codes, scales = (part.double() for part in correlated(0.8, 300, 0.4))
+    found = minibatch_correlation(codes, scales, batch_size=1000, num_batches=20)
+    exact = aggregate_posterior(codes, scales, num_draws=6000)
+    error = math.hypot(sampling_error(found), exact.total_correlation_error)
+    assert found.mean().item() == pytest.approx(exact.total_correlation, abs=4 * error)
+
+
+def test_a_critic_that_knows_the_ratio_gives_the_closed_form():
+    codes, scales = correlated(0.8, 20_000, 0.4)
+    both = torch.distributions.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+    ratio = critic_correlation(lambda z: both.log_prob(z) - Normal(0.0, 1.0).log_prob(z).sum(-1), codes, scales)
+    error = math.hypot(sampling_error(ratio), 0.8 / 20_000**0.5)
+    assert ratio.mean().item() == pytest.approx(-0.5 * math.log(1 - 0.64), abs=4 * error)
+
+
 def test_refusals():
     codes, scales = correlated(0.5, 10, 0.4)
     with pytest.raises(ppvae.DataError, match="one shape"):
@@ -134,5 +174,10 @@ def test_refusals():
         aggregate_posterior(codes, scales.index_fill(0, torch.tensor(3), 0.0))
     with pytest.raises(ppvae.DataError, match="first in row 4"):
         aggregate_posterior(codes.index_fill(0, torch.tensor(4), torch.nan), scales)
+    with pytest.raises(ppvae.DataError, match="first in row 5"):  # whose precision is infinite
+        aggregate_posterior(codes, scales.index_fill(0, torch.tensor(5), 1e-39))
+    for options in ({"batch_size": 1}, {"num_batches": 1}):
+        with pytest.raises(ValueError, match="2 batches or more, of at least 2 rows"):
+            minibatch_correlation(codes, scales, **options)
     with pytest.raises(ValueError, match="at least 2 draws"):
         aggregate_posterior(codes, scales, num_draws=1)
