@@ -55,7 +55,7 @@ def test_a_checkpoint_gives_back_what_was_trained_beside_the_pair(make, tmp_path
 
 def test_a_checkpoint_without_a_critic_is_refused_where_one_is_asked_for(tmp_path):
     run("gaussian_vae", objective=ppvae.ELBO(), run_dir=tmp_path)
-    with pytest.raises(ppvae.CheckpointError, match="adversary-0/.* is absent there"):
+    with pytest.raises(ppvae.CheckpointError, match=r"adversary-0/.* is absent there"):
         ppvae.load_checkpoint(tmp_path / "last.safetensors", *PAIRS["gaussian_vae"].make()[:2], factor_vae())
 
 
