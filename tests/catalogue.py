@@ -207,10 +207,13 @@ class Estimator:
     discrete_only: bool = True  # a guide of enumerated latents alone
     scores: bool = False  # needs a guide that can score any value
     reads: str | None = None  # of q(z | x), where it is a statistic of the batch
+    draws_prior: bool = False  # through which a prior that learns must be reparameterised
 
     def fits(self, pair: Pair) -> bool:
-        guide = pair.guide()
+        guide, prior = pair.guide(), getattr(pair.model(), "prior", None)
         gives = GIVES.get(type(guide).__name__, ())
+        if self.draws_prior and isinstance(prior, MixtureOfGaussians):
+            return False
         return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
 
     def taught(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
@@ -245,7 +248,7 @@ OBJECTIVES: dict[str, Estimator] = {
     ),
     "beta_vae": Estimator(lambda: ppvae.beta_vae(4.0)),
     "annealed_vae": Estimator(lambda: ppvae.ELBO() + ppvae.Capacity(0.5, gamma=10.0)),
-    "info_vae": Estimator(lambda: ppvae.info_vae(0.5, 10.0), reads="draws"),
+    "info_vae": Estimator(lambda: ppvae.info_vae(0.5, 10.0), reads="draws", draws_prior=True),
     "info_vae_stein": Estimator(lambda: ppvae.info_vae(0.5, 10.0, ppvae.SteinDiscrepancy), reads="draws"),
     "dip_vae_ii": Estimator(lambda: ppvae.dip_vae_ii(2.0), reads="moments"),
     "beta_tcvae": Estimator(lambda: ppvae.beta_tcvae(num_data=100), reads="product"),
