@@ -35,7 +35,7 @@ def scripts(monkeypatch):
 
 
 def small(one, **changes):
-    return replace(one.Config(steps=4, batch_size=8, correlations=2, leave_out=("dci",)), **changes)
+    return replace(one.Config(steps=4, batch_size=8, correlations=2, leave_out=("dci",), initial_scale=None), **changes)
 
 
 def test_every_recipe_trains(scripts, tmp_path):
@@ -48,6 +48,14 @@ def test_every_recipe_trains(scripts, tmp_path):
         assert rates == ({0.01} if recipe == "geco" else {config.critic_learning_rate} if rates else set())
         assert len(one.critics_of(objective)) == (recipe == "factor-vae")
         assert math.isfinite(one.main(config)["rate"])
+
+
+def test_first_weights_have_the_scale_that_was_asked_for(scripts):
+    one, _ = scripts
+    for module in one.build_pair(one.Config(initial_scale=0.3), one.load("sprites").train):
+        weights = torch.cat([p.flatten() for p in module.parameters() if p.dim() > 1])
+        assert weights.std().item() == pytest.approx(0.3, rel=0.05)
+        assert all((p == 0).all() for p in module.parameters() if p.dim() == 1)
 
 
 @pytest.mark.parametrize("recipe", ["factor-vae", "annealed-vae"])
