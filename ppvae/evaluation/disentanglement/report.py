@@ -93,6 +93,8 @@ class Disentanglement:
         return mutual_information_heatmap(self.mutual_information, self.representation.varying.names)
 
     def _cell(self, name: str) -> str:
+        if name == "rate" and self.representation.kl is not None:
+            return f"{self.representation.kl.sum():.3f}"  # exact; the aggregate's is the sum of its sampled parts
         error = getattr(self.aggregate, f"{name}_error", None)
         return f"{getattr(self.aggregate, name):.3f}" + ("" if error is None else f" ± {error:.3f}")
 

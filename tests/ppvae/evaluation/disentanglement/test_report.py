@@ -74,6 +74,7 @@ def test_the_critic_is_set_beside_the_exact_total_correlation():
     console = Console(width=100)
     with console.capture() as capture:
         console.print(found.table())
+    assert f"{found.to_dict()['rate']:.3f}" in capture.get()
     assert "total correlation, minibatch" in capture.get()
     assert "total correlation, critic" in capture.get()
     with pytest.raises(ppvae.DataError, match="critic to be asked"):
