@@ -7,8 +7,7 @@ formula (``--data dsprites`` reads the published file).
 
 Shortened: 30,000 steps at five times their learning rates (of the pair and of the critic), with the networks' products
 in bfloat16. Theirs is ``--steps 300000 --learning-rate 1e-4 --critic-learning-rate 1e-4``. The first weights are
-small: the larger they are (torch's own, He's), the sooner the loss falls and the more dimensions share a position, in
-folds that training does not undo in so many steps.
+small ones (torch's own by ``--initial-scale None``).
 
     python experiments/factorvae_dsprites.py --recipe factor-vae --strength 35
     python experiments/factorvae_dsprites.py --recipe beta-vae
@@ -31,7 +30,7 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 import ppvae
 from ppvae import AdversarialDivergence, adversarial_autoencoder, command_line, plots
@@ -45,7 +44,7 @@ from ppvae.evaluation.disentanglement import (
     score,
 )
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
-from ppvae.objectives import Critic, TotalCorrelation, critic_adam, critic_network
+from ppvae.objectives import TotalCorrelation, critic_adam, critic_network
 from ppvae.training import environment, resolve_device
 from ppvae.training.study import started, write_report
 
@@ -114,8 +113,8 @@ def main(config: Config) -> dict:
     objective = build_objective(config, len(data))
     seconds, codes, followed = train(config, model, guide, objective, data, folder)
     save_file({"means": codes.codes, "scales": codes.scales}, folder / "codes.safetensors")
-    critics = [one.log_ratio for one in critics_of(objective)]
-    found = score(codes, critic=next(iter(critics), None), seed=config.seed, leave_out=config.leave_out, progress=True)
+    ratio = log_ratio(objective)
+    found = score(codes, critic=ratio, seed=config.seed, leave_out=config.leave_out, progress=True)
     error = reconstruction(model, guide, data, config.seed)
     draw_figures(model, guide, data, codes, followed, folder)
     found.plot().savefig(folder / "information.png", dpi=120)
@@ -171,9 +170,10 @@ def critic(config: Config) -> dict:
     }
 
 
-def critics_of(objective) -> list[Critic]:
-    """Its critic of the total correlation, if it has one."""
-    return [term.adversary for term in getattr(objective, "regularisers", ()) if isinstance(term, TotalCorrelation)]
+def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
+    """That of its critic of the total correlation; None where it has none."""
+    terms = getattr(objective, "regularisers", ())
+    return next((term.adversary.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
 
 
 def train(
@@ -217,8 +217,9 @@ def train(
 def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:
     """Total correlation of the aggregate posterior of all data, and what the critic takes it for, if there is one."""
     numbers = {"total_correlation": aggregate_posterior(codes.codes, codes.scales, None, seed=seed).total_correlation}
-    for one in critics_of(objective):
-        numbers["critic"] = critic_correlation(one.log_ratio, codes.codes, codes.scales, seed=seed).mean().item()
+    ratio = log_ratio(objective)
+    if ratio is not None:
+        numbers["critic"] = critic_correlation(ratio, codes.codes, codes.scales, seed=seed).mean().item()
     return numbers
 
 

@@ -65,3 +65,7 @@ def particles_of(pair="gaussian_vae", num_particles=2, y=None):
     model, guide, x = PAIRS[pair].make()
     torch.manual_seed(3)
     return ppvae.draw(model, guide, x, y, num_particles)
+
+
+def distortion_and_rate(particles):
+    return particles.average(-particles.log_likelihood), sum(particles.kl(name) for name in particles.guide)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,15 +12,11 @@ import ppvae
 from ppvae.nn import MLP
 from ppvae.objectives import InverseMultiquadratic
 from tests.catalogue import PAIRS
-from tests.ppvae.objectives.estimates import gradient, particles_of, per_row, rows
+from tests.ppvae.objectives.estimates import distortion_and_rate, gradient, particles_of, per_row, rows
 
 
 def at_step(particles, step):
     return replace(particles, step=step)
-
-
-def distortion_and_rate(particles):
-    return particles.average(-particles.log_likelihood), sum(particles.kl(name) for name in particles.guide)
 
 
 @pytest.mark.parametrize("pair", ["gaussian_vae", "bottom_up", "label", "user"])
@@ -132,84 +127,6 @@ def test_adversarial_losses_are_the_mean_ratio_and_its_softplus():
         term = ppvae.AdversarialDivergence(2.0, latent_dim=3, non_saturating=non_saturating)
         ratio = term.adversary.log_ratio(particles.guide["z"].value)
         torch.testing.assert_close(term.penalty(particles), 2 * link(ratio).mean(0))
-
-
-def with_critic(term, objective):
-    """The same term with the critic of that objective."""
-    (term.adversary,) = objective.adversaries
-    return term
-
-
-RECIPES = {
-    "info_vae": (lambda: ppvae.info_vae(0.25, 10.0), 0.75, lambda _: ppvae.MaximumMeanDiscrepancy(9.25)),
-    "info_vae_stein": (
-        lambda: ppvae.info_vae(0.0, 10.0, ppvae.SteinDiscrepancy),
-        1.0,
-        lambda _: ppvae.SteinDiscrepancy(9.0),
-    ),
-    "info_vae_without_rate": (lambda: ppvae.info_vae(1.0, 10.0), 0.0, lambda _: ppvae.MaximumMeanDiscrepancy(10.0)),
-    "info_vae_adversarial": (
-        lambda: ppvae.info_vae(0.0, 10.0, partial(ppvae.AdversarialDivergence, latent_dim=3)),
-        1.0,
-        lambda objective: with_critic(ppvae.AdversarialDivergence(9.0, 3), objective),
-    ),
-    "wae": (
-        lambda: ppvae.wae(10.0),
-        0.0,
-        lambda _: ppvae.MaximumMeanDiscrepancy(10.0, InverseMultiquadratic((0.1, 0.2, 0.5, 1, 2, 5, 10))),
-    ),
-    "adversarial_autoencoder": (
-        lambda: ppvae.adversarial_autoencoder(3.0, latent_dim=3),
-        0.0,
-        lambda objective: with_critic(ppvae.AdversarialDivergence(3.0, 3, non_saturating=True), objective),
-    ),
-    "factor_vae": (
-        lambda: ppvae.factor_vae(35.0, latent_dim=3),
-        1.0,
-        lambda objective: with_critic(ppvae.TotalCorrelation(35.0, 3), objective),
-    ),
-    "beta_tcvae": (lambda: ppvae.beta_tcvae(100, 0.5, 6.0, 2.0), 1.0, lambda _: Weighed(0.5, 6.0, 2.0)),
-    "dip_vae_i": (
-        lambda: ppvae.dip_vae_i(3.0),
-        1.0,
-        lambda _: ppvae.CovariancePenalty(3.0, 30.0, of_draws=False),
-    ),
-    "dip_vae_ii": (
-        lambda: ppvae.dip_vae_ii(3.0),
-        1.0,
-        lambda _: ppvae.CovariancePenalty(3.0, 3.0, of_draws=True),
-    ),
-}
-
-
-class Weighed:
-    """Mutual information, total correlation and dimension-wise KL, by name."""
-
-    def __init__(self, information, correlation, dimension_wise):
-        self.weights = information, correlation, dimension_wise
-
-    def penalty(self, particles):
-        parts = ppvae.Decomposition(100).parts(particles)
-        return sum((weight - 1) * part.mean(0) for weight, part in zip(self.weights, parts, strict=True))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_pay_for_what_they_say(name):
-    make, rate_weight, term = RECIPES[name]
-    objective, particles = make(), particles_of()
-    distortion, rate = distortion_and_rate(particles)
-    torch.manual_seed(0)
-    loss = objective.per_datum(particles)
-    torch.manual_seed(0)
-    torch.testing.assert_close(loss, distortion + rate_weight * rate + term(objective).penalty(particles))
-
-
-@pytest.mark.parametrize("recipe", [ppvae.factor_vae, ppvae.adversarial_autoencoder])
-def test_recipes_with_a_critic_take_another_and_its_optimizer(recipe):
-    network, optimizer = MLP(3, [8], 1), partial(torch.optim.SGD, lr=0.1)
-    (critic,) = recipe(2.0, latent_dim=3, critic=network, optimizer=optimizer).adversaries
-    assert critic.network is network
-    assert critic.optimizer is optimizer
 
 
 def test_a_sum_is_the_bound_and_all_its_terms():
