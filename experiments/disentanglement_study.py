@@ -1,9 +1,9 @@
 r"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
 
 Each run is one of ``factorvae_dsprites.py`` in a folder of its own, with the same steps; a run that is finished is not
-run again, one that was stopped is taken up. ``--list`` prints the command of each run that is not finished, one a line,
-for whatever runs commands: xargs on one machine (here two at a time), GNU parallel over several that share the folder,
-a job array.
+run again, one that was stopped is taken up, and one that another process is at is left to it. ``--list`` prints the
+command of each run that is not finished, one a line, for whatever runs commands: xargs on one machine (here two at a
+time), GNU parallel over several that share the folder, a job array.
 
     python experiments/disentanglement_study.py                                      # all of them, one after the other
     python experiments/disentanglement_study.py --list | xargs -d '\n' -P 2 -I {} sh -c {}
@@ -18,6 +18,7 @@ Writes to the run folder: a folder for each run, table.json, scatter.png.
 
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -34,6 +35,7 @@ from torch import tensor
 from ppvae import command_line, plots
 from ppvae.data.sprites import SPRITES
 from ppvae.evaluation.disentanglement import Representation, udr
+from ppvae.training.run_folder import RunFolderInUseError
 from ppvae.training.study import finished, reports
 
 COLUMNS = {
@@ -76,12 +78,13 @@ class Config:
 
 
 def main(config: Config) -> list[dict]:
-    unfinished = [one for one in planned(config) if not finished(one.out, settings(one))]
     if config.list:
-        print("\n".join(map(command, unfinished)))
+        print("\n".join(command(one) for one in planned(config) if not finished(one.out, settings(one))))
         return []
-    for one in unfinished:
-        run(one)
+    for one in planned(config):
+        if not finished(one.out, settings(one)):  # by now; others may share the folder
+            with suppress(RunFolderInUseError):
+                run(one)
     found = [flat(report) for report in reports(config.out, shared(config.settings))]
     if not found:
         Console().print(f"no finished run in {config.out}")

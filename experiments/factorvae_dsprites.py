@@ -46,6 +46,7 @@ from ppvae.evaluation.disentanglement import (
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import TotalCorrelation, critic_adam, critic_network
 from ppvae.training import environment, resolve_device
+from ppvae.training.run_folder import alone_in
 from ppvae.training.study import started, write_report
 
 Recipe = Literal[
@@ -92,7 +93,8 @@ class Config:
     initial_scale: float | None = 0.02
     """Standard deviation of the pair's first weights, with biases of 0; None for torch's own."""
     bfloat16: bool = True
-    """Products of the networks in bfloat16; densities, draws and parameters stay in float32."""
+    """Products of the networks in bfloat16, whose 8 bits means, scales and logits then have; densities, draws and
+    parameters stay in float32."""
     correlations: int = 5
     """How often the total correlation over the whole set is taken in training; each time takes a pass over it."""
     leave_out: tuple[str, ...] = ()
@@ -105,6 +107,11 @@ class Config:
 
 def main(config: Config) -> dict:
     folder = run_folder(config)
+    with alone_in(folder):
+        return run(config, folder)
+
+
+def run(config: Config, folder: Path) -> dict:
     Console().print(f"run folder {folder}")
     data = load(config.data).train
     torch.manual_seed(config.seed)
@@ -180,15 +187,9 @@ def train(
     config: Config, model, guide, objective, data: Dataset, folder: Path
 ) -> tuple[float, Representation, list[dict]]:
     """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage."""
-    if config.steps < 1 or config.correlations < 1 or config.steps % min(EPOCH, config.steps):
-        raise ValueError(
-            f"expected at most {EPOCH} steps or a multiple of it, and correlations of at least 1, got {config.steps} "
-            f"and {config.correlations}"
-        )
-    epochs = config.steps // min(EPOCH, config.steps)
     file = folder / "correlations.json"
     followed = json.loads(file.read_text()) if file.exists() else []
-    for stage in sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)}):
+    for stage in stages(config):
         result = ppvae.fit(
             model,
             guide,
@@ -209,9 +210,21 @@ def train(
             followed = [row for row in followed if row["step"] < last["step"]]
             followed.append({"step": last["step"], **correlations(codes, objective, config.seed)})
             file.write_text(json.dumps(followed, indent=2) + "\n")
-    if last["epoch"] != epochs:
+    if last["epoch"] != stage:
         raise ValueError(f"expected a run of {config.steps} steps in {folder}, got one that has come to {last['step']}")
     return last["seconds"], codes, followed
+
+
+def stages(config: Config) -> list[int]:
+    """The epochs after which the total correlation is taken; the last one ends the run."""
+    epoch = min(EPOCH, config.steps)
+    if config.steps < 1 or config.correlations < 1 or config.steps % epoch:
+        raise ValueError(
+            f"expected at most {EPOCH} steps or a multiple of it, and correlations of at least 1, got {config.steps} "
+            f"and {config.correlations}"
+        )
+    epochs = config.steps // epoch
+    return sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)})
 
 
 def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:

@@ -68,6 +68,7 @@ from ppvae.objectives import (
     factor_vae,
     geco,
     info_vae,
+    train_critic,
     wae,
     warm_up,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "log_marginal",
     "predict",
     "represent",
+    "train_critic",
     "traversals",
     "udr",
     "upper_bound",

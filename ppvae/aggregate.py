@@ -4,8 +4,10 @@ For a draw z_i ~ q(z | x_i) the batch gives the B densities q(z_i | x_j), of whi
 than the others: it is in every batch, but only once in N data. Both estimates are weighted sums of the B densities.
 
 *Weighted* (MWS): 1 / (N B) for each. Its mean is not q(z_i): the own density counts 1 / (N B) for 1 / N, and the others
-about 1 / (N B) for 1 / B. So log q is too low by up to log N, and a total correlation from it too high by up to (D - 1)
-log N: fit for gradients, in which a constant is lost, and not for values.
+about 1 / (N B) for 1 / B. So log q is too low: by log N where the others outweigh the own
+density, by log B where it outweighs them, as in log q(z_i) of narrow posteriors. A total correlation from it is too
+high by (D - 1) log N in the one case, and by up to D log N - log B in the other: fit for gradients, in which a constant
+is lost, and not for values.
 
 *Stratified* (MSS): the sum over the N data has two strata, the own datum and the N - 1 others, of which the other B - 1
 of the batch are a sample without replacement. Each stratum by its own mean,

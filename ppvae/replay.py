@@ -227,7 +227,13 @@ def sites_of(trace) -> dict[str, Site]:
 
 
 def _log_prob(name: str, node) -> Tensor:
-    log_prob = node["fn"].log_prob(node["value"])
+    try:
+        log_prob = node["fn"].log_prob(node["value"])
+    except NotImplementedError as error:
+        raise ContractError(
+            f"expected distributions that have a density, got {type(node['fn']).__name__} at site {name!r}, whose "
+            "log_prob is not there"
+        ) from error
     mask = node["mask"]
     if mask is None:
         return log_prob

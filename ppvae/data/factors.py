@@ -54,7 +54,3 @@ class Factors:
             raise ValueError(f"expected long factor values of shape (..., {len(sizes)}) from 0 on, below {self.sizes}")
         strides = torch.tensor([math.prod(self.sizes[i + 1 :]) for i in range(len(sizes))], device=values.device)
         return (values * strides).sum(-1)
-
-    def sample(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
-        """Factor values drawn uniformly, each combination as likely as any other; shape (rows, F), on the CPU."""
-        return torch.stack([torch.randint(size, (rows,), generator=generator) for size in self.sizes], -1)

@@ -41,18 +41,20 @@ def traversals(
         raise ContractError(f"expected one datum, shape (1, ...), got {len(x)}")
     check_pair(model, guide, x)
     with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        mean = mean_of(distribution_at(guide, site, x), site)
-        if mean.dim() != 2:
-            raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(mean.shape[1:])}")
-        codes = torch.stack([_moved(mean[0], d, value) for d in range(mean.shape[1]) for value in values])
-        sites = draw(model, guide, x).guide
+        particles = draw(model, guide, x)
+        sites, fn = particles.guide, particles.latent(site).distribution
+        mean = mean_of(fn, site)  # given the draws of the latents before it
         if any(latent.enumerated for latent in sites.values()):
             raise ContractError(f"expected a pair without discrete sites, got {list(sites)}")
+        if len(fn.event_shape) != 1:
+            raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(fn.event_shape)}")
+        mean = mean.reshape(fn.event_shape)
+        codes = torch.stack([_moved(mean, d, value) for d in range(len(mean)) for value in values])
         drawn = {name: latent.value[0] for name, latent in sites.items()}
         latents = {name: value.expand(len(codes), *value.shape[1:]) for name, value in drawn.items()}
         many = x.expand(len(codes), *x.shape[1:])
         images = distribution_at(poutine.condition(model, {**latents, site: codes}), OBSERVED, many).mean
-    return images.reshape(mean.shape[1], len(values), *x.shape[1:])
+    return images.reshape(len(mean), len(values), *x.shape[1:])
 
 
 def _moved(z: Tensor, element: int, value: float) -> Tensor:

@@ -23,7 +23,7 @@ from ppvae.objectives.recipes import (
 )
 from ppvae.objectives.schedules import Ramp, warm_up
 from ppvae.objectives.semi_supervised import ClassifierLoss
-from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation
+from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation, train_critic
 
 __all__ = [
     "ELBO",
@@ -65,6 +65,7 @@ __all__ = [
     "factor_vae",
     "geco",
     "info_vae",
+    "train_critic",
     "wae",
     "warm_up",
 ]

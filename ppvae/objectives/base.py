@@ -168,7 +168,10 @@ def _check_beside(objective: Objective, term: Regulariser) -> None:
     name, of = type(term).__name__, type(objective).__name__
     if objective.kind not in term.beside:
         wanted = "a bound such as ELBO or IWAE" if "bound" in term.beside else "ELBO or StickingTheLanding"
-        raise ContractError(f"expected {wanted} beside {name}, which completes a part of its loss, got {of}")
+        raise ContractError(
+            f"expected {wanted} beside {name}, which completes a part of its loss, got {of}"
+            + ("; a weight of the rate that is below 1, if only at first, needs ELBO" if term.sets == "rate" else "")
+        )
     if objective.weighs_path and term.reads_model:
         raise ContractError(
             f"expected regularisers of the guide alone beside {of}, which weighs all that the model sends into the "

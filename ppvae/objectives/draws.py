@@ -66,17 +66,25 @@ def require_fixed(fn: Distribution, z: Tensor, name: str, other: str) -> None:
 
 
 def prior(particles: Particles, name: str) -> Distribution:
-    """p(z), of a latent whose prior depends on no other. Raises ContractError for another."""
-    particles.latent(name)
+    """p(z), of a latent whose prior is the same whatever the others are. Raises ContractError for another."""
+    value = particles.latent(name).value
     latents = [site.name for site in particles.model.values() if not site.observed]
     continuous = [latent for latent in latents if not particles.guide[latent].enumerated]
     fn = particles.model[name].distribution
-    if name not in continuous[:1] or fn.batch_shape[:-2].numel() != 1:
+    if fn.batch_shape[:-2].numel() != 1 or (name not in continuous[:1] and not _same_everywhere(fn, value)):
         raise ContractError(
-            f"expected a latent whose prior depends on no other, got {name!r}; the model draws {', '.join(latents)} in "
-            "this order, and the first that is continuous has a prior of its own if it depends on no discrete one"
+            f"expected a latent whose prior depends on no other, got {name!r}, whose prior changes with the draws of "
+            f"others; the model draws {', '.join(latents)} in this order"
         )
     return fn
+
+
+def _same_everywhere(fn: Distribution, value: Tensor) -> bool:
+    """Whether all of a batch of densities give one value, the first of some, the same density."""
+    with torch.no_grad():
+        one = value.reshape(-1, *fn.event_shape)[0]
+        log_prob = fn.log_prob(one.expand(fn.batch_shape + fn.event_shape))
+        return torch.allclose(log_prob, log_prob.flatten()[0], rtol=1e-5, atol=1e-6)
 
 
 def factors(particles: Particles, name: str) -> Distribution:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.objectives.adversary import Adversary, Draws
-from ppvae.objectives.base import Objective, Regulariser
-from ppvae.objectives.schedules import Schedule, now, require_weight
+from ppvae.objectives.base import Kind, Objective, Regulariser
+from ppvae.objectives.schedules import Schedule, least, now, require_weight
 from ppvae.particles import Particles
 from ppvae.tracing import LABEL, OBSERVED
 
@@ -17,8 +17,8 @@ from ppvae.tracing import LABEL, OBSERVED
 class Distortion(Objective):
     """- E_q log p(x | z), in nats: an objective that pays for no rate at all, and is no bound.
 
-    With a divergence of the aggregate posterior added it is that of the Wasserstein and the adversarial autoencoder. It
-    asks no density of the guide.
+    With a divergence of the aggregate posterior added it is that of the Wasserstein and the adversarial autoencoder. No
+    density of the guide is in it (its draws are scored all the same, as in every objective).
 
     Args:
         num_particles: draws of the latents per datum.
@@ -31,7 +31,10 @@ class Distortion(Objective):
 
 
 class KLWeight(Regulariser):
-    """(weight - 1) KL(q(z | x) || p(z)): beside a bound, whose own KL it completes, the KL counts ``weight`` times.
+    """(weight - 1) KL(q(z | x) || p(z)): beside the ELBO, whose own KL it completes, the KL counts ``weight`` times.
+
+    A bound of several draws (IWAE, Renyi) has no KL that a weight below 1 could be taken from: the loss would fall
+    without end as q widens. Beside one the weight must never be below 1.
 
     Args:
         weight: at least 0, or a schedule such as ``warm_up(10_000)``.
@@ -42,12 +45,12 @@ class KLWeight(Regulariser):
     """
 
     reparameterised = reads_model = True
-    beside = ("elbo", "bound")
     sets = "rate"
 
     def __init__(self, weight: float | Schedule, site: str | None = None, analytic_kl: bool = True):
         require_weight("weight", weight)
         self.weight, self.site, self.analytic_kl = weight, site, analytic_kl
+        self.beside = beside(weight)
 
     def penalty(self, particles: Particles) -> Tensor:
         return (now(self.weight, particles) - 1) * rate(particles, self.site, self.analytic_kl)
@@ -97,19 +100,20 @@ class ConstrainedReconstruction(Regulariser):
         tolerance: T, in nats a datum; not 0.
         speed: of l.
         decay: of the average of D, from 0 to below 1.
+        limit: lambda stays between 1 / limit and limit.
 
-    Source: Rezende and Viola 2018, "Taming VAEs" (algorithm 1; there the constraint is on a squared error, and the
-    multiplier's step neither divided by its tolerance nor bounded: at the start of training D is far from T, and lambda
-    would grow beyond all sense before the pair could answer).
+    Source: Rezende and Viola 2018, "Taming VAEs" (algorithm 1; there the constraint is on a squared error, and
+    neither the multiplier nor its step is bounded, nor the step divided by the tolerance: at the start of training D is
+    far from T, and lambda would grow beyond all sense before the pair could answer).
     """
 
     reparameterised = reads_model = True
     beside = ("elbo",)
     sets = "distortion"
 
-    def __init__(self, tolerance: float, speed: float = 0.01, decay: float = 0.99):
-        self.adversary = Multiplier(tolerance, speed, decay)
-        self.tolerance, self.speed, self.decay = tolerance, speed, decay
+    def __init__(self, tolerance: float, speed: float = 0.01, decay: float = 0.99, limit: float = 100.0):
+        self.adversary = Multiplier(tolerance, speed, decay, limit)
+        self.tolerance, self.speed, self.decay, self.limit = tolerance, speed, decay, limit
 
     def penalty(self, particles: Particles) -> Tensor:
         weight = self.adversary.value()
@@ -119,25 +123,27 @@ class ConstrainedReconstruction(Regulariser):
 class Multiplier(Adversary):
     """The Lagrange multiplier of a constraint on the distortion; see :class:`ConstrainedReconstruction`."""
 
-    def __init__(self, tolerance: float, speed: float, decay: float):
+    def __init__(self, tolerance: float, speed: float, decay: float, limit: float):
         if not 0 < abs(tolerance) < math.inf or not 0 < speed < math.inf or not 0 <= decay < 1:
             raise ValueError(
                 "expected tolerance finite and other than 0, speed above 0 and decay in [0, 1), got "
                 f"{tolerance}, {speed} and {decay}"
             )
+        if not 1 < limit < math.inf:
+            raise ValueError(f"expected limit above 1 and finite, got {limit}")
         super().__init__(partial(torch.optim.SGD, lr=speed))
-        self.tolerance, self.decay = tolerance, decay
+        self.tolerance, self.decay, self.log_limit = tolerance, decay, math.log(limit)
         self.log_multiplier = nn.Parameter(torch.zeros(()))
         self.register_buffer("average", torch.zeros((), dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
     def value(self) -> Tensor:
-        """lambda, from 1e-6 to 1e6, without gradient."""
-        return self.log_multiplier.detach().clamp(-LIMIT, LIMIT).exp()
+        """lambda, without gradient."""
+        return self.log_multiplier.detach().clamp(-self.log_limit, self.log_limit).exp()
 
     def loss(self, parts: Sequence[Particles], other: Sequence[Draws] = ()) -> Tensor:
         with torch.no_grad():
-            self.log_multiplier.clamp_(-LIMIT, LIMIT)  # lest it be long on its way back
+            self.log_multiplier.clamp_(-self.log_limit, self.log_limit)  # lest it be long on its way back
             mean = torch.cat([distortion(part) for part in parts]).mean()
             self.average.lerp_(mean.to(self.average), 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
@@ -145,7 +151,9 @@ class Multiplier(Adversary):
         return -self.log_multiplier * violation.clamp(-1, 1).to(self.log_multiplier)
 
 
-LIMIT = 13.8  # of |log lambda|
+def beside(*weights: float | Schedule) -> tuple[Kind, ...]:
+    """What the rate can be weighed beside: a bound that has no KL of its own only where no weight is below 1."""
+    return ("elbo", "bound") if min(map(least, weights)) >= 1 else ("elbo",)
 
 
 def distortion(particles: Particles) -> Tensor:

@@ -13,40 +13,64 @@ from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation
 
 
 def beta_vae(beta: float | Schedule = 4.0) -> Objective:
-    """D + beta KL. Higgins et al. 2017, "beta-VAE"."""
+    """D + beta KL, ``beta`` at least 0 or a schedule; errors as of :class:`KLWeight`.
+
+    Higgins et al. 2017, "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework"."""
     return ELBO() + KLWeight(beta)
 
 
 def annealed_vae(capacity: float = 25.0, steps: int = 100_000, gamma: float = 1000.0, start: float = 0.0) -> Objective:
-    """D + gamma |KL - C|, C from ``start`` to ``capacity`` nats in ``steps``. Burgess et al. 2018."""
+    """D + gamma |KL - C|, C from ``start`` to ``capacity`` nats in ``steps`` training steps; errors as of
+    :class:`Capacity`.
+
+    Burgess et al. 2018, "Understanding disentangling in beta-VAE"."""
     return ELBO() + Capacity(Ramp(start, capacity, steps), gamma)
 
 
 def geco(tolerance: float, speed: float = 0.01) -> Objective:
-    """KL + lambda (D - tolerance), lambda a Lagrange multiplier. Rezende and Viola 2018, "Taming VAEs"."""
+    """KL + lambda (D - tolerance), ``tolerance`` in nats a datum, lambda a Lagrange multiplier that moves by ``speed``;
+    errors as of :class:`ConstrainedReconstruction`.
+
+    Rezende and Viola 2018, "Taming VAEs"."""
     return ELBO() + ConstrainedReconstruction(tolerance, speed)
 
 
 def factor_vae(gamma: float | Schedule = 35.0, latent_dim: int = 10, site: str = "z", **critic) -> Objective:
-    """ELBO and gamma TC, by a critic. Kim and Mnih 2018, "Disentangling by Factorising".
+    """ELBO and gamma TC, by a critic, which only :func:`ppvae.fit` trains. Kim and Mnih 2018, "Disentangling by
+    Factorising".
 
-    ``critic`` and ``optimizer`` are those of :class:`TotalCorrelation`."""
+    Arguments (``critic`` and ``optimizer`` too) and errors as of :class:`TotalCorrelation`."""
     return ELBO() + TotalCorrelation(gamma, latent_dim, site, **critic)
 
 
-def beta_tcvae(num_data: int, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, site: str = "z") -> Objective:
-    """D + alpha MI + beta TC + gamma dimension-wise KL, from the batch. Chen et al. 2018."""
-    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site)
+def beta_tcvae(
+    num_data: int,
+    alpha: float | Schedule = 1.0,
+    beta: float | Schedule = 6.0,
+    gamma: float | Schedule = 1.0,
+    site: str = "z",
+    stratified_sampling: bool = True,
+) -> Objective:
+    """D + alpha MI + beta TC + gamma dimension-wise KL, from the batch, ``num_data`` the rows of the training set.
+
+    Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders"; its experiments are by the
+    weighted estimate, ``stratified_sampling=False``. Arguments and errors as of :class:`Decomposition`."""
+    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site, stratified_sampling)
 
 
 def dip_vae_i(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
-    """ELBO and a penalty on Cov E_q[z | x]; ``diagonal`` is 10 ``off_diagonal`` if None. Kumar et al. 2018."""
+    """ELBO and a penalty on Cov E_q[z | x]; ``diagonal`` is 10 ``off_diagonal`` if None.
+
+    Arguments and errors as of :class:`CovariancePenalty`. Kumar, Sattigeri and Balakrishnan 2018, "Variational
+    Inference of Disentangled Latent Concepts from Unlabeled Observations", equation 6."""
     diagonal = 10 * off_diagonal if diagonal is None else diagonal
     return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=False, site=site)
 
 
 def dip_vae_ii(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
-    """ELBO and a penalty on Cov z; ``diagonal`` is ``off_diagonal`` if None. Kumar et al. 2018."""
+    """ELBO and a penalty on Cov z; ``diagonal`` is ``off_diagonal`` if None.
+
+    Arguments and errors as of :class:`CovariancePenalty`. Kumar et al. 2018, equation 7."""
     diagonal = off_diagonal if diagonal is None else diagonal
     return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=True, site=site)
 
@@ -76,9 +100,10 @@ def info_vae(
 
 
 def wae(lambda_: float = 10.0, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5, 10), site: str = "z") -> Objective:
-    """D + lambda MMD^2(q(z), p(z)) with inverse multiquadratic kernels. Tolstikhin et al. 2018.
+    """D + lambda MMD^2(q(z), p(z)) with inverse multiquadratic kernels, lambda in nats a unit of MMD^2.
 
-    There D is a squared error; here - log p(x | z), of which a Gaussian's is that and a constant."""
+    Arguments and errors as of :class:`MaximumMeanDiscrepancy`. Tolstikhin et al. 2018, "Wasserstein Auto-Encoders",
+    where D is a squared error; here - log p(x | z), of which a Gaussian's is that and a constant."""
     return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(scales), site)
 
 

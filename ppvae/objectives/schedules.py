@@ -35,7 +35,8 @@ def warm_up(steps: int, end: float = 1.0) -> Ramp:
 
 
 def now(value: float | Schedule, particles: Particles) -> float:
-    """A number, or a schedule's value at the step of these particles."""
+    """A number, or a schedule's value at the step of these particles. Raises ContractError for one below 0 or not
+    finite, and where the step is not known."""
     if not callable(value):
         return value
     if particles.step is None:
@@ -43,7 +44,17 @@ def now(value: float | Schedule, particles: Particles) -> float:
             "expected the training step that a schedule is a function of, got none; fit gives it, and a loss takes it: "
             "svi.step(x, step=i), objective.loss(model, guide, x, step=i)"
         )
-    return value(particles.step)
+    number = value(particles.step)
+    if not 0 <= number < math.inf:
+        raise ContractError(
+            f"expected a schedule of finite numbers of at least 0, got {number} at step {particles.step}"
+        )
+    return number
+
+
+def least(value: float | Schedule) -> float:
+    """The least that a weight can come to: of a schedule that is no ramp nothing is known, so 0."""
+    return min(value.start, value.end) if isinstance(value, Ramp) else 0.0 if callable(value) else value
 
 
 def require_weight(name: str, value: float | Schedule) -> None:

@@ -2,14 +2,18 @@
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ppvae.aggregate import log_joint_and_marginals, stratified, weighted
+from ppvae.isolation import forked_randomness
+from ppvae.nn import MLP
 from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
 from ppvae.objectives.draws import cross_log_prob, draws, draws_of_all, factors, prior
+from ppvae.objectives.rate import beside
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
 
@@ -69,9 +73,53 @@ def permuted(z: Tensor) -> Tensor:
     return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
 
 
+def train_critic(
+    z: Tensor,
+    *,
+    network: nn.Module | None = None,
+    num_steps: int = 2000,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> PermutationCritic:
+    """A critic of any pair's total correlation, trained on draws of its q(z) that stand still.
+
+    For pairs that were not trained with one: ``disentanglement(..., critic=train_critic(z).log_ratio)``. What it finds
+    is an estimate and no bound: it misses what is finer than it can draw, and learns a small set of draws by heart.
+
+    Args:
+        z: draws of q(z), shape (N, D), such as ``representation.drawn().codes``.
+        network: (..., D) -> (..., 1); two layers of 256 units if None.
+        num_steps: of Adam, whose rate falls to nothing in a straight line.
+        batch_size: draws on either side of a step, with replacement.
+        learning_rate: at the start.
+        seed: of the batches and of the usual network's first weights; the caller's random state is left alone.
+
+    Raises ValueError unless z is (N, D) and finite, with two draws and two steps at least.
+    """
+    if z.dim() != 2 or len(z) < 2 or not torch.isfinite(z).all() or min(num_steps, batch_size) < 2:
+        raise ValueError(
+            f"expected finite draws (N, D), of N, num_steps and batch_size at least 2, got {tuple(z.shape)}, "
+            f"{num_steps} and {batch_size}"
+        )
+    with forked_randomness(z.device, seed):
+        dim = z.shape[1]
+        network = MLP(dim, [256, 256], 1, nn.SiLU).to(z) if network is None else network
+        critic = PermutationCritic(network, dim, partial(torch.optim.Adam, lr=learning_rate))
+        optimizer = critic.optimizer(critic.parameters())
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / num_steps, total_iters=num_steps)
+        for _ in range(num_steps):
+            rows = torch.randint(len(z), (2, batch_size), device=z.device)
+            optimizer.zero_grad()
+            critic.separation(z[rows[0]], permuted(z[rows[1]])).backward()
+            optimizer.step()
+            schedule.step()
+    return critic
+
+
 class Decomposition(Regulariser):
-    """The three parts of the mean KL(q(z | x) || p(z)), each with a weight of its own; beside a bound, whose KL counts
-    each of them once:
+    """The three parts of the mean KL(q(z | x) || p(z)), each with a weight of its own; beside the ELBO, whose KL counts
+    each of them once (another bound only where no weight is below 1: see :class:`KLWeight`):
 
         (alpha - 1) E log q(z | x) / q(z)            index-code mutual information
       + (beta - 1)  E log q(z) / prod_d q(z_d)       total correlation
@@ -90,7 +138,7 @@ class Decomposition(Regulariser):
     """
 
     reparameterised = reads_model = over_batch = True
-    beside = ("elbo", "bound")
+    sets = "rate"
 
     def __init__(
         self,
@@ -108,6 +156,7 @@ class Decomposition(Regulariser):
             raise ValueError(f"expected num_data of at least 2, got {num_data}")
         self.site, self.stratified_sampling = site, stratified_sampling
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.beside = beside(alpha, beta, gamma)
 
     def penalty(self, particles: Particles) -> Tensor:
         parts = self.parts(particles)

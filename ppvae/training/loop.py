@@ -18,7 +18,7 @@ from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run import Run
-from ppvae.training.run_folder import RunFolder
+from ppvae.training.run_folder import RunFolder, alone_in
 from ppvae.training.setup import check_data, check_num_data, describe_run
 from ppvae.training.signals import stop_on_signals
 from ppvae.training.step import adversaries
@@ -107,7 +107,7 @@ def fit(
     if validation is not None:
         check_data(model, guide, validation)
     batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)
-    with _training(model, guide, adversaries(objective), train_model, device, seed):
+    with alone_in(run_dir), _training(model, guide, adversaries(objective), train_model, device, seed):
         run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
         run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))
         with (

@@ -1,8 +1,11 @@
 """The folder that a run leaves: configuration, metrics as JSON lines, checkpoints."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ppvae.errors import CheckpointError, PpvaeError
@@ -77,6 +80,29 @@ class RunFolder:
                 )
 
 
+@contextmanager
+def alone_in(path: str | Path | None) -> Iterator[None]:
+    """Hold a run folder against other processes, on this machine or on others that share it; None is no folder.
+
+    The lock ends with the process, however that ends. Raises RunFolderInUseError where another process has it, and
+    RunFolderError where the folder cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    _make_writable(Path(path))
+    lock = FileLock(Path(path) / ".lock", timeout=0, is_singleton=True)
+    with suppress(NotImplementedError):  # a file system without locks
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunFolderInUseError(f"{path} is in use by another process; wait for it, or use another") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _row(line: str) -> dict | None:
     try:
         return json.loads(line)
@@ -98,3 +124,7 @@ def _make_writable(path: Path) -> None:
 
 class RunFolderError(PpvaeError, OSError):
     """A run folder cannot be written, or holds a run of other settings."""
+
+
+class RunFolderInUseError(RunFolderError):
+    """Another process is at work in a run folder."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import tyro
+from filelock import FileLock
 
 from ppvae.data import Dataset, Factors, Splits
 
@@ -106,6 +107,15 @@ def test_the_study_runs_what_is_missing_and_tables_what_is_there(scripts, tmp_pa
     study.main(config)
     assert before == {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
     assert (tmp_path / "scatter.png").stat().st_size > 1000
+
+
+def test_the_study_leaves_a_run_to_the_process_that_is_at_it(scripts, tmp_path):
+    one, study = scripts
+    (tmp_path / "vae-1-seed0").mkdir()
+    config = study.Config(runs=("vae", "beta-vae:2"), settings=small(one, correlations=1), out=tmp_path)
+    with FileLock(tmp_path / "vae-1-seed0" / ".lock"):
+        assert [row["name"] for row in study.main(config)] == ["beta-vae 2"]
+    assert [row["name"] for row in study.main(config)] == ["beta-vae 2", "vae"]
 
 
 def test_listed_commands_make_the_same_runs(scripts, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Estimates of the aggregate posterior from a batch, against every batch that there is."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -44,6 +45,19 @@ def test_the_weighted_estimate_has_the_bias_of_its_docstring(size):
     own, others = others[0], others[1:]
     torch.testing.assert_close(joint, (own + (size - 1) * others.mean()) / (N * size))
     assert joint < 0.7 * densities()[0].sum(-1).exp().mean()
+
+
+def test_the_weighted_estimate_is_too_low_by_log_n_where_the_others_outweigh_and_by_log_b_where_the_own_density_does():
+    rows, size, elements = 10_000, 64, 3000
+    log_q = torch.full((size, size, elements), -0.01).double()  # one element tells the data little apart, all do well
+    log_q.diagonal(dim1=0, dim2=1).zero_()
+    joint, marginals = log_joint_and_marginals(log_q, weighted(size, rows).double())
+    exact_joint = math.log((1 + (rows - 1) * math.exp(-0.01 * elements)) / rows)
+    exact_marginal = math.log((1 + (rows - 1) * math.exp(-0.01)) / rows)
+    assert (joint - exact_joint).mean() == pytest.approx(-math.log(size), abs=1e-6)
+    assert (marginals - exact_marginal).mean() == pytest.approx(-math.log(rows), abs=1e-3)
+    bias = (joint - marginals.sum(-1)).mean() - (exact_joint - elements * exact_marginal)
+    assert bias == pytest.approx(elements * math.log(rows) - math.log(size), rel=1e-4)
 
 
 def test_the_whole_set_as_one_batch_gives_the_aggregate_itself():

@@ -87,4 +87,7 @@ def _check(representations: Sequence[Representation]) -> None:
     if len({r.factors for r in representations}) > 1:
         raise DataError("expected representations of the same data, got different factors")
     if any(r.kl is None for r in representations):
-        raise DataError("expected the KL of each dimension, got a representation without: q or p is not Normal")
+        raise DataError(
+            "expected the KL of each dimension, got a representation without: q or p is not Normal, or p depends on "
+            "other latents"
+        )

@@ -119,7 +119,8 @@ def disentanglement(
         data: made from ground-truth factors, all of it.
         site: the latent.
         critic: log q(z) / prod_d q(z_d) by a network, such as ``objective.adversaries[0].log_ratio`` of
-            :func:`ppvae.factor_vae`, whose total correlation is set beside the exact one.
+            :func:`ppvae.factor_vae`, or of :func:`ppvae.train_critic`, whose total correlation is set beside the
+            exact one; None for none.
         seed: of everything drawn: the same seed gives the same numbers.
         leave_out: names of :data:`METRICS`, such as ``["dci"]``, which takes minutes where the others take seconds.
         progress: show progress bars.

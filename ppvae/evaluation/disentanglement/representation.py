@@ -20,6 +20,7 @@ from ppvae.replay import draw
 from ppvae.tracing import distribution_at
 
 DRAWS = 32  # for the mean of a posterior that has no formula for it
+AGAIN = 64  # draws of the latents before one, for which its prior must be the same to depend on none
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,8 @@ class Representation:
         scales: standard deviations of q(z | x_n), shape (N, D), where it is a product of Normals; else None.
         kl: E_x KL(q(z_d | x) || p(z_d)), shape (D,), nats, where both are products of Normals and p depends on no
             other latent; else None.
-        prior: p(z_d), batch shape (D,), where it is a product of Normals, the same for every datum; else None.
+        prior: p(z_d), batch shape (D,), where it is a product of Normals, the same for every datum and whatever the
+            other latents are; else None.
 
     Raises DataError for what is no floating tensor, where shapes disagree, a code is not finite or a KL is NaN, and
     where no factor has two values.
@@ -132,12 +134,13 @@ def represent(
     blocks = torch.arange(len(data)).split(batch_size)
     with untouched(model, guide, device=first.device, seed=seed), pyro.validation_enabled(False):
         particles = draw(model, guide, first, num_particles=1)
-        fixed_prior = site == next((name for name, s in particles.model.items() if not s.observed), None)
-        prior = _prior(distribution_at(model, site, first)) if fixed_prior else None
+        drawn_first = site == next((name for name, s in particles.model.items() if not s.observed), None)
+        prior = _prior(distribution_at(model, site, first.repeat(AGAIN, *[1] * (first.dim() - 1))))
+        has_prior = drawn_first or prior is not None  # that is a function of the datum at most
         parts = []
         for index in track(blocks, "codes") if progress else blocks:
             x = beside(model, data.most_probable(index))
-            p = distribution_at(model, site, x) if fixed_prior else None
+            p = distribution_at(model, site, x) if has_prior else None
             q = distribution_at(guide, site, x)
             parts.append(_statistics(mean_of(q, site), q, p))
     codes, scales, kl = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))

@@ -1,10 +1,13 @@
 """Codes moved one element at a time."""
 
+import pyro
 import pytest
 import torch
 from ppvae.guides import FlowGuide, MeanFieldGaussian
 from ppvae.guides.flow import Reversed
 from ppvae.models import GaussianVAE
+from pyro import distributions as dist
+from pyro.nn import PyroModule
 
 import ppvae
 from ppvae.nn import MLP
@@ -36,6 +39,32 @@ def test_a_latent_beside_others_is_moved_while_they_stay():
     assert images.shape == (2, 3, 5)
     torch.testing.assert_close(images[:, 0], images[:, 1])
     assert (images[:, 0] - images[:, 2]).abs().max() > 1e-3
+
+
+class Difference(PyroModule):
+    """a ~ N(0, I), b ~ N(a, I), x ~ N(a - b, I)."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+            b = pyro.sample("b", dist.Normal(a, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(a - b, 1.0).to_event(1), obs=x)
+
+
+class Beside(PyroModule):
+    """a anywhere, b very near it."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x, 5.0).to_event(1))
+            pyro.sample("b", dist.Normal(a, 1e-4).to_event(1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_code_is_given_the_draws_that_stay(seed):
+    images = ppvae.traversals(Difference(), Beside(), torch.zeros(1, 2), site="b", values=(30.0,), seed=seed)
+    assert images[0, 0, 1] == images[1, 0, 0] == 0  # the element that is not moved: a - E[b | a]
+    assert (images[0, 0, 0] < -5) & (images[1, 0, 1] < -5)
 
 
 def test_more_than_one_datum_is_refused():

@@ -26,3 +26,10 @@ def weights(*modules):
 
 def assert_equal(one, other):
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def parts_of(sizes=(4, 2)):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    torch.manual_seed(0)
+    x = torch.cat([x[: sizes[0]], 1 - x[: sizes[1]]])
+    return [ppvae.draw(model, guide, part) for part in x.split(sizes)]

@@ -15,7 +15,7 @@ from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
 from ppvae.objectives.total_correlation import permuted
 from tests.catalogue import PAIRS
-from tests.ppvae.training.runs import assert_equal, run, weights
+from tests.ppvae.training.runs import assert_equal, parts_of, run, weights
 
 
 def factor_vae(seed=0):
@@ -143,22 +143,6 @@ def test_a_stock_loop_that_would_not_train_the_critic_is_refused():
     assert isinstance(factor_vae().loss(model, guide, x), float)
 
 
-def test_geco_ends_at_its_tolerance():
-    """Two linear factors in five numbers: the best distortion is about 2 nats, that of the mean alone above 10."""
-    torch.manual_seed(0)
-    x = torch.randn(256, 2).double() @ torch.randn(2, 5).double() + 0.3 * torch.randn(256, 5).double()
-    distortions = {}
-    for tolerance in (5.0, 7.0):
-        model = GaussianVAE(MLP(2, [], 5), 2, Gaussian(0.5)).double()
-        guide = MeanFieldGaussian(MLP(5, [], 4)).double()
-        objective = ppvae.ELBO() + ppvae.ConstrainedReconstruction(tolerance, speed=0.02, decay=0.95)
-        options = {"epochs": 300, "batch_size": 64, "optimizer": ppvae.adam(1e-2), "progress": False}
-        ppvae.fit(model, guide, objective, x, **options)
-        distortions[tolerance] = ppvae.latent_statistics(model, guide, x).distortion
-    assert distortions[5.0] == pytest.approx(5.0, abs=0.5)
-    assert distortions[7.0] == pytest.approx(7.0, abs=0.5)
-
-
 def test_validation_reads_a_schedule_as_it_is_at_the_end():
     steps = []
 
@@ -221,22 +205,6 @@ def test_critics_learn_the_divergence_within_fit(make):
 
 
 OPTIMIZER = partial(torch.optim.Adam, lr=2e-3)
-
-
-def parts_of(sizes=(4, 2)):
-    model, guide, x = PAIRS["gaussian_vae"].make()
-    torch.manual_seed(0)
-    x = torch.cat([x[: sizes[0]], 1 - x[: sizes[1]]])
-    return [ppvae.draw(model, guide, part) for part in x.split(sizes)]
-
-
-def test_a_multiplier_follows_the_mean_over_all_rows_of_a_step():
-    parts = parts_of()
-    multiplier = ppvae.geco(30.0).adversaries[0]
-    multiplier.loss(parts)
-    each = torch.cat([-part.log_likelihood[0] for part in parts])
-    assert len(each) == 6
-    torch.testing.assert_close(multiplier.average / multiplier.weight, each.mean())
 
 
 def test_a_critic_learns_from_the_rows_of_all_parts_alike():

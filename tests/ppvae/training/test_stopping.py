@@ -7,10 +7,12 @@ import signal
 
 import pytest
 import torch
+from filelock import FileLock
 
 import ppvae
 from ppvae.data import Dataset
 from ppvae.training import checkpoint
+from ppvae.training.run_folder import RunFolderInUseError
 from tests.catalogue import PAIRS
 from tests.ppvae.training.runs import assert_equal, data_of, run, weights
 
@@ -110,6 +112,15 @@ def test_a_run_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="holds a run already; pass resume=True"):
         run(run_dir=tmp_path, epochs=1)
     assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):
+    run(run_dir=tmp_path, epochs=1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunFolderInUseError, match="in use by another process"):
+        run(run_dir=tmp_path, epochs=2, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert len(run(run_dir=tmp_path, epochs=2, resume=True)[2].metrics) == 2
 
 
 def test_a_run_with_other_settings_is_not_resumed(tmp_path):
