@@ -16,7 +16,7 @@ class RunFolder:
     """A folder with config.json, metrics.jsonl, last.safetensors and best.safetensors.
 
     Args:
-        path: the folder; made if absent. None keeps nothing on disk.
+        path: the folder, which :func:`alone_in` has made and holds. None keeps nothing on disk.
         resume: take up the run that the folder holds. Without it a folder that holds one is refused, so
             that no run overwrites another.
         config: what must be equal for a run to be taken up.
@@ -29,7 +29,6 @@ class RunFolder:
             if resume:
                 raise ValueError("expected run_dir with resume=True, got None")
             return
-        _make_writable(self.path)
         self.resumed = resume and self.last.exists()
         if self.last.exists() and not resume:
             raise FileExistsError(
