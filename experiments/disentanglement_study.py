@@ -167,7 +167,10 @@ def scatter(rows: dict[str, list[dict]]) -> Figure | None:
 
 def print_table(table: list[dict], one: dict) -> None:
     title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"
-    shown = Table("", *(row["name"] for row in table), title=title)
+    shown = Table(title=title)
+    shown.add_column(no_wrap=True)
+    for row in table:
+        shown.add_column(row["name"], overflow="fold")
     for key, label in {**COLUMNS, "udr": "UDR"}.items():
         if any(row[key] is not None for row in table):
             shown.add_row(label, *(cell(row[key]) for row in table))
@@ -179,7 +182,8 @@ def cell(value: list | float | None) -> str:
     if value is None:
         return ""
     middle, deviation = value if isinstance(value, list) else (value, None)
-    return f"{middle:.3g}" + ("" if deviation is None else f" ± {deviation:.2g}")
+    digits = 1 if abs(middle) >= 10 else 3
+    return f"{round(middle, digits) + 0.0:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 if __name__ == "__main__":
