@@ -51,7 +51,10 @@ def replay(
         raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
     source = Source(model, guide, x, y, num_particles, RandomState.of(x.device))
     guide_trace = trace_enumerated(guide, x, source.given, num_particles)
-    guide_sites = source.label_known(sites_of(guide_trace))
+    try:
+        guide_sites = source.label_known(sites_of(guide_trace))
+    except NotImplementedError as error:
+        raise ContractError(f"expected a guide of distributions that have a density, got {error}") from error
     gates = {name: site.value.view_as(site.value) for name, site in guide_sites.items() if not site.enumerated}
     for name, value in gates.items():
         guide_trace.nodes[name]["value"] = value
@@ -230,10 +233,7 @@ def _log_prob(name: str, node) -> Tensor:
     try:
         log_prob = node["fn"].log_prob(node["value"])
     except NotImplementedError as error:
-        raise ContractError(
-            f"expected distributions that have a density, got {type(node['fn']).__name__} at site {name!r}, whose "
-            "log_prob is not there"
-        ) from error
+        raise NotImplementedError(f"{type(node['fn']).__name__} at site {name!r}, which has no log_prob") from error
     mask = node["mask"]
     if mask is None:
         return log_prob

@@ -167,10 +167,11 @@ def _check_beside(objective: Objective, term: Regulariser) -> None:
         raise TypeError(f"expected a regulariser such as KLWeight(4.0), got {type(term).__name__}")
     name, of = type(term).__name__, type(objective).__name__
     if objective.kind not in term.beside:
+        weighs = objective.kind in type(term).beside  # but not with this one's weights
         wanted = "a bound such as ELBO or IWAE" if "bound" in term.beside else "ELBO or StickingTheLanding"
         raise ContractError(
             f"expected {wanted} beside {name}, which completes a part of its loss, got {of}"
-            + ("; a weight of the rate that is below 1, if only at first, needs ELBO" if term.sets == "rate" else "")
+            + ("; a weight that is below 1, or may be as a schedule other than a Ramp may, needs it" if weighs else "")
         )
     if objective.weighs_path and term.reads_model:
         raise ContractError(

@@ -66,7 +66,9 @@ def require_fixed(fn: Distribution, z: Tensor, name: str, other: str) -> None:
 
 
 def prior(particles: Particles, name: str) -> Distribution:
-    """p(z), of a latent whose prior is the same whatever the others are. Raises ContractError for another."""
+    """p(z), of a latent whose prior is, at these draws and weights, the same whatever the others are.
+
+    Raises ContractError for another."""
     value = particles.latent(name).value
     latents = [site.name for site in particles.model.values() if not site.observed]
     continuous = [latent for latent in latents if not particles.guide[latent].enumerated]
@@ -84,7 +86,7 @@ def _same_everywhere(fn: Distribution, value: Tensor) -> bool:
     with torch.no_grad():
         one = value.reshape(-1, *fn.event_shape)[0]
         log_prob = fn.log_prob(one.expand(fn.batch_shape + fn.event_shape))
-        return torch.allclose(log_prob, log_prob.flatten()[0], rtol=1e-5, atol=1e-6)
+        return torch.allclose(log_prob, log_prob.flatten()[0], rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def factors(particles: Particles, name: str) -> Distribution:

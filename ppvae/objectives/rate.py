@@ -45,12 +45,13 @@ class KLWeight(Regulariser):
     """
 
     reparameterised = reads_model = True
+    beside = ("elbo", "bound")
     sets = "rate"
 
     def __init__(self, weight: float | Schedule, site: str | None = None, analytic_kl: bool = True):
         require_weight("weight", weight)
         self.weight, self.site, self.analytic_kl = weight, site, analytic_kl
-        self.beside = beside(weight)
+        self.beside = weighed_beside(weight)
 
     def penalty(self, particles: Particles) -> Tensor:
         return (now(self.weight, particles) - 1) * rate(particles, self.site, self.analytic_kl)
@@ -100,7 +101,7 @@ class ConstrainedReconstruction(Regulariser):
         tolerance: T, in nats a datum; not 0.
         speed: of l.
         decay: of the average of D, from 0 to below 1.
-        limit: lambda stays between 1 / limit and limit.
+        limit: lambda stays between 1 / limit and limit; a tolerance that needs more of it is not reached.
 
     Source: Rezende and Viola 2018, "Taming VAEs" (algorithm 1; there the constraint is on a squared error, and
     neither the multiplier nor its step is bounded, nor the step divided by the tolerance: at the start of training D is
@@ -151,7 +152,7 @@ class Multiplier(Adversary):
         return -self.log_multiplier * violation.clamp(-1, 1).to(self.log_multiplier)
 
 
-def beside(*weights: float | Schedule) -> tuple[Kind, ...]:
+def weighed_beside(*weights: float | Schedule) -> tuple[Kind, ...]:
     """What the rate can be weighed beside: a bound that has no KL of its own only where no weight is below 1."""
     return ("elbo", "bound") if min(map(least, weights)) >= 1 else ("elbo",)
 

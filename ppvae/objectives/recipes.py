@@ -27,12 +27,12 @@ def annealed_vae(capacity: float = 25.0, steps: int = 100_000, gamma: float = 10
     return ELBO() + Capacity(Ramp(start, capacity, steps), gamma)
 
 
-def geco(tolerance: float, speed: float = 0.01) -> Objective:
-    """KL + lambda (D - tolerance), ``tolerance`` in nats a datum, lambda a Lagrange multiplier that moves by ``speed``;
-    errors as of :class:`ConstrainedReconstruction`.
+def geco(tolerance: float, speed: float = 0.01, limit: float = 100.0) -> Objective:
+    """KL + lambda (D - tolerance), ``tolerance`` in nats a datum, lambda a Lagrange multiplier that moves by ``speed``
+    between 1 / ``limit`` and ``limit``; errors as of :class:`ConstrainedReconstruction`.
 
     Rezende and Viola 2018, "Taming VAEs"."""
-    return ELBO() + ConstrainedReconstruction(tolerance, speed)
+    return ELBO() + ConstrainedReconstruction(tolerance, speed, limit=limit)
 
 
 def factor_vae(gamma: float | Schedule = 35.0, latent_dim: int = 10, site: str = "z", **critic) -> Objective:

@@ -13,7 +13,7 @@ from ppvae.nn import MLP
 from ppvae.objectives.adversary import Critic, Draws, Optimizer, critic_adam
 from ppvae.objectives.base import Regulariser
 from ppvae.objectives.draws import cross_log_prob, draws, draws_of_all, factors, prior
-from ppvae.objectives.rate import beside
+from ppvae.objectives.rate import weighed_beside
 from ppvae.objectives.schedules import Schedule, now, require_weight
 from ppvae.particles import Particles
 
@@ -138,6 +138,7 @@ class Decomposition(Regulariser):
     """
 
     reparameterised = reads_model = over_batch = True
+    beside = ("elbo", "bound")
     sets = "rate"
 
     def __init__(
@@ -156,7 +157,7 @@ class Decomposition(Regulariser):
             raise ValueError(f"expected num_data of at least 2, got {num_data}")
         self.site, self.stratified_sampling = site, stratified_sampling
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.beside = beside(alpha, beta, gamma)
+        self.beside = weighed_beside(alpha, beta, gamma)
 
     def penalty(self, particles: Particles) -> Tensor:
         parts = self.parts(particles)

@@ -1,8 +1,9 @@
 """The folder that a run leaves: configuration, metrics as JSON lines, checkpoints."""
 
+import errno
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ppvae.errors import CheckpointError, PpvaeError
 from ppvae.training import checkpoint
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
 
 
 class RunFolder:
@@ -83,19 +86,21 @@ class RunFolder:
 def alone_in(path: str | Path | None) -> Iterator[None]:
     """Hold a run folder against other processes, on this machine or on others that share it; None is no folder.
 
-    The lock ends with the process, however that ends. Raises RunFolderInUseError where another process has it, and
-    RunFolderError where the folder cannot be written.
+    Where the file system has locks; the lock ends with the process, however that ends. Raises RunFolderInUseError where
+    another process has it, and RunFolderError where the folder cannot be written.
     """
     if path is None:
         yield
         return
     _make_writable(Path(path))
     lock = FileLock(Path(path) / ".lock", timeout=0, is_singleton=True)
-    with suppress(NotImplementedError):  # a file system without locks
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunFolderInUseError(f"{path} is in use by another process; wait for it, or use another") from error
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunFolderInUseError(f"{path} is in use by another process; wait for it, or use another") from error
+    except (NotImplementedError, OSError) as error:
+        if not isinstance(error, NotImplementedError) and error.errno not in WITHOUT_LOCKS:
+            raise RunFolderError(f"expected a run folder that can be locked, got {path} ({error})") from error
     try:
         yield
     finally:
@@ -114,7 +119,7 @@ def _make_writable(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have come between
     except OSError as error:
         raise RunFolderError(
             f"expected a run folder that can be written, got {path} ({error}); choose another"

@@ -29,7 +29,7 @@ def test_a_guide_without_a_density_is_refused_in_words():
         with pyro.plate("data", len(x)):
             pyro.sample("z", NoDensity(guide.encoder(x)[..., :3], 1.0).to_event(1))
 
-    with pytest.raises(ppvae.ContractError, match=r"distributions that have a density, got .* at site 'z'"):
+    with pytest.raises(ppvae.ContractError, match=r"have a density, got .* at site 'z', which has no log_prob"):
         ppvae.wae().loss(model, implicit, x)
 
 
@@ -200,8 +200,10 @@ def test_what_is_no_regulariser_is_refused():
     ids=lambda part: type(part).__name__,
 )
 def test_a_term_that_completes_a_loss_is_refused_where_there_is_nothing_to_complete(objective, term):
-    with pytest.raises(ppvae.ContractError, match=rf"beside {type(term).__name__}, which completes .* got"):
+    with pytest.raises(ppvae.ContractError, match=rf"beside {type(term).__name__}, which completes .* got") as caught:
         objective + term
+    by_its_weight = objective.kind == "bound" and isinstance(term, ppvae.KLWeight | ppvae.Decomposition)
+    assert ("a weight that is below 1" in str(caught.value)) == by_its_weight
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a run leaves in its folder, how it stops, and how it goes on."""
 
+import errno
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ from filelock import FileLock
 import ppvae
 from ppvae.data import Dataset
 from ppvae.training import checkpoint
-from ppvae.training.run_folder import RunFolderInUseError
+from ppvae.training.run_folder import RunFolderError, RunFolderInUseError
 from tests.catalogue import PAIRS
 from tests.ppvae.training.runs import assert_equal, data_of, run, weights
 
@@ -121,6 +122,19 @@ def test_a_folder_that_another_process_is_at_is_left_to_it(tmp_path):
         run(run_dir=tmp_path, epochs=2, resume=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert len(run(run_dir=tmp_path, epochs=2, resume=True)[2].metrics) == 2
+
+
+@pytest.mark.parametrize(("number", "kept"), [(errno.ENOLCK, True), (errno.ENOSYS, True), (errno.EACCES, False)])
+def test_a_file_system_without_locks_is_gone_on_without(number, kept, tmp_path, monkeypatch):
+    def refuse(self, *args, **options):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    if kept:
+        run(run_dir=tmp_path, epochs=1)
+    else:
+        with pytest.raises(RunFolderError, match="expected a run folder that can be locked"):
+            run(run_dir=tmp_path, epochs=1)
 
 
 def test_a_run_with_other_settings_is_not_resumed(tmp_path):
