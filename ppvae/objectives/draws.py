@@ -73,10 +73,11 @@ def prior(particles: Particles, name: str) -> Distribution:
     latents = [site.name for site in particles.model.values() if not site.observed]
     continuous = [latent for latent in latents if not particles.guide[latent].enumerated]
     fn = particles.model[name].distribution
-    if fn.batch_shape[:-2].numel() != 1 or (name not in continuous[:1] and not _same_everywhere(fn, value)):
+    own = name in continuous[:1] or (name in continuous and _same_everywhere(fn, value))
+    if fn.batch_shape[:-2].numel() != 1 or not own:
         raise ContractError(
-            f"expected a latent whose prior depends on no other, got {name!r}, whose prior changes with the draws of "
-            f"others; the model draws {', '.join(latents)} in this order"
+            f"expected a continuous latent whose prior depends on no other, got {name!r}, which is discrete or has a "
+            f"prior that changes with the draws of others; the model draws {', '.join(latents)} in this order"
         )
     return fn
 

@@ -131,7 +131,8 @@ def test_adversarial_losses_are_the_mean_ratio_and_its_softplus():
 
 def test_a_sum_is_the_bound_and_all_its_terms():
     particles = particles_of()
-    terms = [ppvae.KLWeight(2.0), ppvae.CovariancePenalty(1.0, 1.0, of_draws=True), ppvae.Decomposition(100)]
+    moments = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True)
+    terms = [ppvae.KLWeight(2.0), moments, ppvae.TotalCorrelation(3.0, latent_dim=3)]
     objective = ppvae.IWAE(2) + terms[0] + terms[1] + terms[2]
     assert objective.regularisers == tuple(terms)
     expected = ppvae.IWAE(2).per_datum(particles) + sum(term.penalty(particles) for term in terms)
