@@ -49,13 +49,13 @@ def beta_tcvae(
     beta: float | Schedule = 6.0,
     gamma: float | Schedule = 1.0,
     site: str = "z",
-    stratified_sampling: bool = True,
+    **sampling,
 ) -> Objective:
     """D + alpha MI + beta TC + gamma dimension-wise KL, from the batch, ``num_data`` the rows of the training set.
 
     Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders"; its experiments are by the
     weighted estimate, ``stratified_sampling=False``. Arguments and errors as of :class:`Decomposition`."""
-    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site, stratified_sampling)
+    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site, **sampling)
 
 
 def dip_vae_i(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:

@@ -98,8 +98,10 @@ def alone_in(path: str | Path | None) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunFolderInUseError(f"{path} is in use by another process; wait for it, or use another") from error
-    except (NotImplementedError, OSError) as error:
-        if not isinstance(error, NotImplementedError) and error.errno not in WITHOUT_LOCKS:
+    except NotImplementedError:  # filelock's own word for a file system without locks
+        pass
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
             raise RunFolderError(f"expected a run folder that can be locked, got {path} ({error})") from error
     try:
         yield
