@@ -90,10 +90,10 @@ class Config:
     learning_rate: float = 5e-4
     """Of the pair."""
     critic_learning_rate: float = 5e-4
-    initial_scale: float | None = 0.02
+    initial_scale: float | None = 0.03
     """Standard deviation of the pair's first weights, with biases of 0; None for torch's own."""
     bfloat16: bool = True
-    """Products of the networks in bfloat16, whose 8 bits means, scales and logits then have; densities, draws and
+    """Products of the networks in bfloat16, but for the layer that gives means and scales; these, densities, draws and
     parameters stay in float32."""
     correlations: int = 5
     """How often the total correlation over the whole set is taken in training; each time takes a pass over it."""
@@ -147,13 +147,14 @@ def run_folder(config: Config) -> Path:
 
 
 def build_pair(config: Config, data: Dataset) -> tuple[nn.Module, nn.Module]:
-    encoder = ConvEncoder(data.event_shape, CHANNELS, 2 * config.latent_dim, hidden=[WIDTH])
+    body = ConvEncoder(data.event_shape, CHANNELS, WIDTH)
     decoder = ConvDecoder(config.latent_dim, CHANNELS[::-1], data.event_shape, hidden=[WIDTH])
+    if config.bfloat16:
+        body, decoder = Autocast(body), Autocast(decoder)
+    encoder = nn.Sequential(body, nn.ReLU(), nn.Linear(WIDTH, 2 * config.latent_dim))
     if config.initial_scale is not None:
         for network in (encoder, decoder):
             network.apply(partial(small, scale=config.initial_scale))
-    if config.bfloat16:
-        encoder, decoder = Autocast(encoder), Autocast(decoder)
     return GaussianVAE(decoder, config.latent_dim), MeanFieldGaussian(encoder)
 
 

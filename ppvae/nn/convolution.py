@@ -62,6 +62,7 @@ class ConvDecoder(nn.Module):
         stages: list[nn.Module] = [
             *linear_layers(widths, activation),
             nn.Unflatten(-1, (channels[0], height, width)),
+            _ChannelsLast(),
         ]
         for fan_in, fan_out in zip(channels, [*channels[1:], colours], strict=True):
             stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
@@ -109,6 +110,13 @@ def over_images(layers: Callable[[Tensor], Tensor], x: Tensor, image_shape: tupl
     # they are: Pyro's parameter store copies what is not contiguous, and a stock SVI loop would train the copy.
     images = x.reshape(-1, *_with_colours(image_shape)).to(memory_format=torch.channels_last)
     return layers(images).reshape(*leading, -1)
+
+
+class _ChannelsLast(nn.Module):
+    """The layout of :func:`over_images` for what comes out of linear layers; the convolutions after it keep it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def _with_colours(image_shape: tuple[int, ...]) -> tuple[int, ...]:
