@@ -74,7 +74,8 @@ class Critic(Adversary):
 
     def separation(self, of_r: Tensor, of_s: Tensor) -> Tensor:
         """The loss, from draws (..., latent_dim) of either density, which get no gradient."""
-        on_r, on_s = self._output(of_r.detach()), self._output(of_s.detach())
+        both = [z.detach().flatten(0, -2) for z in (of_r, of_s)]
+        on_r, on_s = self._output(torch.cat(both)).split([len(z) for z in both])  # weights are read once for both
         return (nn.functional.softplus(-on_r).mean() + nn.functional.softplus(on_s).mean()) / 2
 
     def _output(self, z: Tensor) -> Tensor:

@@ -245,7 +245,7 @@ def test_a_critic_is_in_evaluation_mode_where_the_loss_is_evaluated():
     objective = ppvae.ELBO() + ppvae.TotalCorrelation(1.0, 3, critic=Noisy())
     x = PAIRS["gaussian_vae"].make()[2]
     run("gaussian_vae", objective=objective, validation=ppvae.Dataset(x), epochs=1, batch_size=24)
-    assert modes == [True, True, True, False]  # the penalty, its loss on two kinds of draws, the validation
+    assert modes == [True, True, False]  # the penalty, its loss on both kinds of draws, the validation
 
 
 def test_settings_of_a_critic_and_of_a_ramp_must_be_those_of_the_run(tmp_path):
