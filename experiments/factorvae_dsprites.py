@@ -122,6 +122,7 @@ def run(config: Config, folder: Path) -> dict:
     save_file({"means": codes.codes, "scales": codes.scales}, folder / "codes.safetensors")
     ratio = log_ratio(objective)
     found = score(codes, critic=ratio, seed=config.seed, leave_out=config.leave_out, progress=True)
+    followed += at_the_end(config, found)
     error = reconstruction(model, guide, data, config.seed)
     draw_figures(model, guide, data, codes, followed, folder)
     found.plot().savefig(folder / "information.png", dpi=120)
@@ -187,7 +188,7 @@ def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
 def train(
     config: Config, model, guide, objective, data: Dataset, folder: Path
 ) -> tuple[float, Representation, list[dict]]:
-    """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage."""
+    """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage before."""
     file = folder / "correlations.json"
     followed = json.loads(file.read_text()) if file.exists() else []
     for stage in stages(config):
@@ -208,6 +209,7 @@ def train(
         last = result.metrics[-1]
         if last["epoch"] == stage:  # else the run had come further before it was stopped
             codes = represent(model, guide, data, progress=True)
+        if last["epoch"] == stage and last["step"] < config.steps:
             followed = [row for row in followed if row["step"] < last["step"]]
             followed.append({"step": last["step"], **correlations(codes, objective, config.seed)})
             file.write_text(json.dumps(followed, indent=2) + "\n")
@@ -237,6 +239,14 @@ def correlations(codes: Representation, objective, seed: int) -> dict[str, float
     return numbers
 
 
+def at_the_end(config: Config, found: Disentanglement) -> list[dict]:
+    """:func:`correlations` of the scored codes, which have them; none where the aggregate posterior was left out."""
+    if found.aggregate is None:
+        return []
+    critic = {name: value for name, (value, _) in found.estimates.items() if name == "critic"}
+    return [{"step": config.steps, "total_correlation": found.aggregate.total_correlation, **critic}]
+
+
 def reconstruction(model, guide, data: Dataset, seed: int) -> float:
     """- E log p(x | z), in nats, over images drawn at random."""
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:IMAGES]
@@ -256,6 +266,8 @@ def draw_figures(model, guide, data: Dataset, codes: Representation, followed: l
         again = model.decode(ppvae.features(guide, x), x.dim() - 1).mean
     rows = torch.stack([x, again])
     plots.image_grid(rows, ["image", "reconstruction"]).savefig(folder / "reconstructions.png", dpi=120)
+    if not followed:
+        return
     names = {"total_correlation": "of all data", "critic": "by the critic"}
     series = {label: [row[name] for row in followed] for name, label in names.items() if name in followed[0]}
     figure = plots.curves([row["step"] for row in followed], series, "step", "total correlation, nats")
