@@ -47,7 +47,7 @@ from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import TotalCorrelation, critic_adam, critic_network
 from ppvae.training import environment, resolve_device
 from ppvae.training.run_folder import alone_in
-from ppvae.training.study import started, write_report
+from ppvae.training.study import claim, started, write_report
 
 Recipe = Literal[
     *("vae", "beta-vae", "factor-vae", "beta-tcvae", "dip-vae-i", "dip-vae-ii", "annealed-vae", "geco"),
@@ -113,6 +113,7 @@ def main(config: Config) -> dict:
 
 def run(config: Config, folder: Path) -> dict:
     Console().print(f"run folder {folder}")
+    claim(folder, {name: value for name, value in settings(config).items() if name != "leave_out"})
     data = load(config.data).train
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
@@ -261,11 +262,9 @@ def reconstruction(model, guide, data: Dataset, seed: int) -> float:
 
 def draw_figures(model, guide, data: Dataset, codes: Representation, followed: list[dict], folder: Path) -> None:
     example = data.rows(data.factors.index(torch.tensor([[2 * size // 3 for size in data.factors.sizes]])))  # a heart
-    order = codes.kl.argsort(descending=True)
-    moved = ppvae.traversals(model, guide, example).cpu()[order]
-    labels = [f"z{d}  {codes.kl[d]:.2f} nats" for d in order.tolist()]
-    plots.image_grid(moved, labels).savefig(folder / "traversals.png", dpi=120)
-    plots.animate(moved, folder / "traversals.gif")
+    moved = ppvae.traversals(model, guide, example).cpu()
+    plots.traversal_grid(moved, codes.kl).savefig(folder / "traversals.png", dpi=120)
+    plots.animate(moved[codes.kl.argsort(descending=True)], folder / "traversals.gif")
     x = data.rows(torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:10])
     x = x.to(next(model.parameters()).device)
     with torch.no_grad():

@@ -47,6 +47,12 @@ def image_grid(images: Tensor, row_labels: Sequence[str] = (), column_labels: Se
     return figure
 
 
+def traversal_grid(images: Tensor, kl: Tensor) -> Figure:
+    """Images of :func:`ppvae.traversals`, (D, V, H, W) or (D, V, 3, H, W), the dimensions by falling KL, (D,) nats."""
+    order = kl.argsort(descending=True).tolist()
+    return image_grid(images[order], [f"z{d}  {kl[d]:.2f} nats" for d in order])
+
+
 def _colours_last(images: Tensor) -> np.ndarray:
     """Images (rows, columns, H, W), or (rows, columns, 3, H, W) as (rows, columns, H, W, 3)."""
     if images.dim() not in (4, 5) or (images.dim() == 5 and images.shape[2] != 3):

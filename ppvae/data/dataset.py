@@ -26,7 +26,8 @@ class Dataset:
         binarization: "dynamic" draws each pixel anew, with probability its grey value, whenever a row is
             read; "fixed" did so once (:meth:`binarized`); "none" gives grey values.
         name: what tables and reports call the data.
-        factors: of data that holds one row for each combination, in their order; None where it does not.
+        factors: of data that holds one row for each combination, in their order; None for those of ``x``, such as
+            :class:`~ppvae.data.Sprites` has, if any.
     """
 
     x: Tensor | LazyImages
@@ -50,6 +51,8 @@ class Dataset:
             )
         if self.y is not None:
             _check_labels(self.y, len(self.x), self.num_classes)
+        if self.factors is None and isinstance(self.x, LazyImages):
+            object.__setattr__(self, "factors", self.x.factors)
         if self.factors is not None and len(self.factors) != len(self.x):
             raise DataError(
                 f"expected a row for each of the {len(self.factors)} combinations of factors, got {len(self.x)} rows; "

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from ppvae.data.factors import Factors
+
 ROWS = 256  # made at once: what they need in between stays in a core's cache
 
 
@@ -15,12 +17,14 @@ class LazyImages(ABC):
     a tensor on ``device``: x[index] has shape (*index.shape, *event_shape). A row out of range is an IndexError; on
     CUDA it is the device's assertion, as of any tensor there, after which the process cannot use the device.
 
-    A subclass sets ``shape`` and ``device`` and says how rows are made (:meth:`_read`) and moved (:meth:`to`).
+    A subclass sets ``shape`` and ``device`` and says how rows are made (:meth:`_read`) and moved (:meth:`to`); and
+    ``factors``, where it holds one row for each combination of them.
     """
 
     shape: torch.Size
     device: torch.device
     dtype = torch.uint8
+    factors: Factors | None = None
 
     @abstractmethod
     def _read(self, index: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """What the model makes of a code when one of its elements is moved."""
 
+import math
+from collections.abc import Sequence
+
 import pyro
 import torch
 from pyro import poutine
@@ -16,9 +19,7 @@ from ppvae.tracing import OBSERVED, distribution_at
 VALUES = tuple(v / 2 for v in range(-4, 5))
 
 
-def traversals(
-    model, guide, x: Tensor, *, site: str = "z", values: tuple[float, ...] = VALUES, seed: int = 0
-) -> Tensor:
+def traversals(model, guide, x: Tensor, *, site: str = "z", values: Sequence[float] = VALUES, seed: int = 0) -> Tensor:
     """E[x | z] with one element of z = E_q[z | x] after the other set to each of some values.
 
     Args:
@@ -32,8 +33,11 @@ def traversals(
     Returns:
         Tensor of shape (D, V, *event_shape).
 
-    Raises ContractError for more than one datum, a latent that is no vector, and a pair with discrete sites.
+    Raises ContractError for more than one datum, a latent that is no vector, and a pair with discrete sites;
+    ValueError for no value, or one that is not finite.
     """
+    if not len(values) or not all(map(math.isfinite, values)):
+        raise ValueError(f"expected finite values to move an element to, at least one, got {tuple(values)}")
     check_parameters(model, guide)
     check_input(x, None)
     x = beside(model, x)

@@ -12,19 +12,25 @@ from ppvae.objectives.schedules import Ramp, Schedule
 from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation
 
 
-def beta_vae(beta: float | Schedule = 4.0) -> Objective:
-    """D + beta KL, ``beta`` at least 0 or a schedule; errors as of :class:`KLWeight`.
+def beta_vae(beta: float | Schedule = 4.0, site: str | None = None) -> Objective:
+    """D + beta KL, of ``site`` or, where it is None, of all latents. Arguments and errors as of :class:`KLWeight`.
 
     Higgins et al. 2017, "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework"."""
-    return ELBO() + KLWeight(beta)
+    return ELBO() + KLWeight(beta, site)
 
 
-def annealed_vae(capacity: float = 25.0, steps: int = 100_000, gamma: float = 1000.0, start: float = 0.0) -> Objective:
-    """D + gamma |KL - C|, C from ``start`` to ``capacity`` nats in ``steps`` training steps; errors as of
+def annealed_vae(
+    capacity: float = 25.0,
+    steps: int = 100_000,
+    gamma: float = 1000.0,
+    start: float = 0.0,
+    site: str | None = None,
+) -> Objective:
+    """D + gamma |KL - C|, C from ``start`` to ``capacity`` nats in ``steps`` training steps; ``site`` and errors as of
     :class:`Capacity`.
 
     Burgess et al. 2018, "Understanding disentangling in beta-VAE"."""
-    return ELBO() + Capacity(Ramp(start, capacity, steps), gamma)
+    return ELBO() + Capacity(Ramp(start, capacity, steps), gamma, site)
 
 
 def geco(tolerance: float, speed: float = 0.01, limit: float = 100.0) -> Objective:

@@ -16,13 +16,20 @@ def finished(folder: Path, settings: dict) -> bool:
     """
     if not (folder / REPORT).exists():
         return False
-    report = json.loads((folder / REPORT).read_text())
-    for name, value in json.loads(json.dumps(settings)).items():
-        if report.get(name) != value:
-            raise RunFolderError(
-                f"{folder} was run with {name}={report.get(name)!r}, not {value!r}; choose another folder (--out)"
-            )
+    _require_same(folder, json.loads((folder / REPORT).read_text()), settings)
     return True
+
+
+def claim(folder: Path, settings: dict) -> None:
+    """Say in a run folder, which must exist, what ``settings`` its run has, before anything else is written there.
+
+    Raises RunFolderError where it holds a run of others: its checkpoint would be taken for one of these.
+    """
+    file = folder / "settings.json"
+    if file.exists():
+        _require_same(folder, json.loads(file.read_text()), settings)
+    else:
+        file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def started(folder: Path) -> bool:
@@ -41,3 +48,11 @@ def reports(out: Path, settings: dict) -> list[dict]:
     """Those of all finished runs in the folders of ``out``, by name; refused like :func:`finished` if any differs."""
     folders = [path.parent for path in sorted(out.glob(f"*/{REPORT}"))]
     return [json.loads((folder / REPORT).read_text()) for folder in folders if finished(folder, settings)]
+
+
+def _require_same(folder: Path, saved: dict, settings: dict) -> None:
+    for name, value in json.loads(json.dumps(settings)).items():
+        if saved.get(name) != value:
+            raise RunFolderError(
+                f"{folder} was run with {name}={saved.get(name)!r}, not {value!r}; choose another folder (--out)"
+            )

@@ -13,6 +13,7 @@ import torch
 import tyro
 from filelock import FileLock
 
+import ppvae
 from ppvae.data import Dataset, Factors, Splits
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
@@ -88,6 +89,16 @@ def test_a_run_that_was_stopped_gives_the_report_of_one_that_was_not(scripts, tm
 
 def _interrupt(*args, **options):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("other", [{"initial_scale": 0.3}, {"bfloat16": False}, {"seed": 1}])
+def test_a_run_of_other_settings_is_not_taken_for_this_one(scripts, tmp_path, other):
+    one, _ = scripts
+    one.main(small(one, correlations=1, out=tmp_path))
+    first = (tmp_path / "report.json").read_text()
+    with pytest.raises(ppvae.training.run_folder.RunFolderError, match=f"run with {next(iter(other))}="):
+        one.main(small(one, correlations=1, out=tmp_path, **other))
+    assert (tmp_path / "report.json").read_text() == first
 
 
 def test_the_study_runs_what_is_missing_and_tables_what_is_there(scripts, tmp_path):

@@ -69,3 +69,10 @@ def test_equal_frames_are_shown_for_as_long_as_all_of_them(tmp_path):
 def test_images_of_another_shape(picture, shape):
     with pytest.raises(ValueError, match="with 3 before H"):
         picture(torch.zeros(shape))
+
+
+def test_traversals_stand_by_falling_kl():
+    images = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4) / 2
+    axes = plots.traversal_grid(images, torch.tensor([0.5, 0.01, 3.0])).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["z2  3.00 nats", "z0  0.50 nats", "z1  0.01 nats"]
+    assert axes.images[0].get_array()[::5, 0].tolist() == [1.0, 0.0, 0.5]

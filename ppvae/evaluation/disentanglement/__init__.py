@@ -25,7 +25,7 @@ from ppvae.evaluation.disentanglement.total_correlation import (
     critic_correlation,
     minibatch_correlation,
 )
-from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
+from ppvae.evaluation.disentanglement.votes import factor_vae_score, higgins
 
 __all__ = [
     "DCI",
@@ -41,7 +41,7 @@ __all__ = [
     "disentanglement",
     "disentanglement_of",
     "explicitness_of",
-    "factor_vae",
+    "factor_vae_score",
     "higgins",
     "irs",
     "mig",

@@ -1,6 +1,6 @@
 """Unsupervised disentanglement ranking (UDR): models that agree on their dimensions are likely disentangled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ def spearman_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def udr(
-    representations: Sequence[Representation],
+    representations: Iterable[Representation],
     *,
     form: Literal["lasso", "spearman"] = "lasso",
     num_samples: int = 10_000,
@@ -73,6 +73,7 @@ def udr(
     similarities = {"lasso": lasso_similarity, "spearman": spearman_similarity}
     if form not in similarities:
         raise ValueError(f'expected form "lasso" or "spearman", got {form!r}')
+    representations = list(representations)
     _check(representations)
     codes = [r.sample(num_samples, np.random.default_rng(seed))[0] for r in representations]  # of the same rows
     kept = [c[:, (r.kl > INFORMATIVE).cpu().numpy()] for c, r in zip(codes, representations, strict=True)]
@@ -81,7 +82,10 @@ def udr(
     return np.median(scores, axis=1)
 
 
-def _check(representations: Sequence[Representation]) -> None:
+def _check(representations: list[Representation]) -> None:
+    others = [type(r).__name__ for r in representations if not isinstance(r, Representation)]
+    if others:
+        raise DataError(f"expected representations, as represent gives them, got {', '.join(others)}")
     if len(representations) < 2:
         raise DataError(f"expected representations of at least two models, got {len(representations)}")
     if len({r.factors for r in representations}) > 1:

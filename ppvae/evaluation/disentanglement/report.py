@@ -16,14 +16,14 @@ from ppvae.evaluation.disentanglement.importance import dci
 from ppvae.evaluation.disentanglement.information import mig, modularity_explicitness, mutual_information
 from ppvae.evaluation.disentanglement.interventions import irs
 from ppvae.evaluation.disentanglement.predictability import sap
-from ppvae.evaluation.disentanglement.representation import Representation, represent
+from ppvae.evaluation.disentanglement.representation import Representation, at_least, represent
 from ppvae.evaluation.disentanglement.total_correlation import (
     AggregatePosterior,
     aggregate_posterior,
     critic_correlation,
     minibatch_correlation,
 )
-from ppvae.evaluation.disentanglement.votes import factor_vae, higgins
+from ppvae.evaluation.disentanglement.votes import factor_vae_score, higgins
 from ppvae.evaluation.per_datum import sampling_error
 
 SAMPLES = 10_000  # of the heat map's information
@@ -126,9 +126,10 @@ def disentanglement(
         progress: show progress bars.
         settings: of :func:`score`.
 
-    Raises DataError for data without factors.
+    Raises DataError for data without factors, and ValueError or TypeError for settings that are none, before the
+    data are encoded.
     """
-    _check(leave_out)
+    _check(leave_out, **settings)
     representation = represent(model, guide, data, site=site, seed=seed, progress=progress)
     return score(representation, critic=critic, seed=seed, leave_out=leave_out, progress=progress, **settings)
 
@@ -159,9 +160,11 @@ def score(
         jobs: classifiers of DCI that are fitted at once.
         progress: show progress bars.
     """
-    _check(leave_out)
+    _check(leave_out, num_train=num_train, num_test=num_test, num_draws=num_draws, batch_size=batch_size, jobs=jobs)
     if critic is not None and representation.scales is None:
         raise DataError("expected q(z | x) as a product of Normals, for a critic to be asked at its draws, got another")
+    if critic is not None:
+        critic(representation.codes[:2])  # one for codes of another length is refused now
     wanted = [name for name in _SCORES if name not in leave_out]
     scores = {}
     for name in track(wanted, "metrics") if progress else wanted:
@@ -182,10 +185,14 @@ def _estimates(codes: Tensor, scales: Tensor, critic, batch_size: int, seed: int
     return {name: (value.mean().item(), sampling_error(value)) for name, value in found.items()}
 
 
-def _check(leave_out: Collection[str]) -> None:
+def _check(leave_out: Collection[str], **settings: int) -> None:
     unknown = set(leave_out) - set(METRICS)
     if isinstance(leave_out, str) or unknown:
         raise ValueError(f"expected a list of names among {METRICS} to leave out, got {leave_out!r}")
+    if settings.keys() - _LEAST.keys():
+        raise TypeError(f"expected settings among {', '.join(_LEAST)}, got {', '.join(settings)}")
+    for name, value in settings.items():
+        at_least(_LEAST[name], **{name: value})
 
 
 def _mig(r, train: int, test: int, seed: int, jobs: int) -> dict[str, float]:
@@ -213,7 +220,7 @@ def _modularity(r, train: int, test: int, seed: int, jobs: int) -> dict[str, flo
 _SCORES: dict[str, Callable[..., dict[str, float]]] = {
     "higgins": lambda r, train, test, seed, jobs: {"higgins": higgins(r, num_train=train, num_eval=test, seed=seed)},
     "factor_vae": lambda r, train, test, seed, jobs: {
-        "factor_vae": factor_vae(r, num_train=train, num_eval=test, seed=seed)
+        "factor_vae": factor_vae_score(r, num_train=train, num_eval=test, seed=seed)
     },
     "mig": _mig,
     "dci": _dci,
@@ -223,6 +230,7 @@ _SCORES: dict[str, Callable[..., dict[str, float]]] = {
 }
 
 METRICS = (*_SCORES, "aggregate")
+_LEAST = {"num_train": 1, "num_test": 1, "num_draws": 2, "batch_size": 2, "jobs": 1}  # of the settings of `score`
 
 _AGGREGATE = {  # what stands beside each in the table; None keeps it out
     "total_correlation": "nats",

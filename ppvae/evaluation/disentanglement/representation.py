@@ -152,10 +152,14 @@ def _factors_of(data: Dataset) -> Factors:
     factors = getattr(data, "factors", None)
     if factors is None:
         raise DataError(
-            f"expected data made from ground-truth factors, got {getattr(data, 'name', type(data).__name__)!r} which "
-            'has none; take all of "sprites", "dsprites" or "shapes3d"'
+            f"expected data made from ground-truth factors, got {_name_of(data)} which "
+            'has none; take all of "sprites", "dsprites" or "shapes3d", or give Dataset(x, factors=Factors(...))'
         )
     return factors
+
+
+def _name_of(data) -> str:
+    return repr(data.name) if isinstance(data, Dataset) else f"a {type(data).__name__}"
 
 
 def mean_of(q: Distribution, site: str) -> Tensor:

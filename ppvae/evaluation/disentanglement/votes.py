@@ -47,7 +47,7 @@ def higgins(
     return float(classifier.score(features[num_train:], labels[num_train:]))
 
 
-def factor_vae(
+def factor_vae_score(
     representation: Representation,
     *,
     batch_size: int = 64,

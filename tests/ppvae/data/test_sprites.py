@@ -185,6 +185,8 @@ def test_what_a_grid_refuses(splits):
 class Few(Sprites):
     """The first 200 of the grid, so that an epoch is short."""
 
+    factors = None
+
     def __init__(self, resolution=16, device="cpu"):
         super().__init__(resolution, device)
         self.shape = torch.Size((200, resolution, resolution))
@@ -222,3 +224,9 @@ def test_a_run_is_taken_up_on_the_same_images_only(tmp_path):
     assert_equal(weights(*whole[:2]), weights(*resumed[:2]))
     with pytest.raises(ppvae.CheckpointError, match="x"):
         train(Dataset(FewOfAnotherKind()), epochs=3, run_dir=tmp_path, resume=True)
+
+
+def test_images_by_formula_bring_their_factors():
+    data = Dataset(Sprites(16))
+    assert data.factors == data.to("cpu").factors == SPRITES
+    assert data.take(slice(0, 9)).factors is None

@@ -99,3 +99,9 @@ def test_discrete_sites_are_refused():
     model, guide, x = PAIRS["label"].make()
     with pytest.raises(ppvae.ContractError, match="without discrete sites"):
         ppvae.traversals(model, guide, x[:1])
+
+
+@pytest.mark.parametrize("values", [(), (0.0, float("nan")), (float("inf"),)])
+def test_values_that_no_element_can_be_moved_to_are_refused(values):
+    with pytest.raises(ValueError, match="expected finite values to move an element to, at least one"):
+        ppvae.traversals(*pair(), torch.zeros(1, 4, 4).double(), values=values)

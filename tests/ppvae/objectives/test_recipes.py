@@ -8,6 +8,7 @@ import torch
 import ppvae
 from ppvae.nn import MLP
 from ppvae.objectives import InverseMultiquadratic
+from tests.catalogue import PAIRS
 from tests.ppvae.objectives.estimates import distortion_and_rate, particles_of
 
 
@@ -87,3 +88,24 @@ def test_recipes_with_a_critic_take_another_and_its_optimizer(recipe):
     (critic,) = recipe(2.0, latent_dim=3, critic=network, optimizer=optimizer).adversaries
     assert critic.network is network
     assert critic.optimizer is optimizer
+
+
+@pytest.mark.parametrize(
+    ("recipe", "term"),
+    [
+        (lambda site: ppvae.beta_vae(4.0, site=site), lambda site: ppvae.KLWeight(4.0, site)),
+        (
+            lambda site: ppvae.annealed_vae(2.0, 10, start=2.0, site=site),
+            lambda site: ppvae.Capacity(2.0, 1000.0, site),
+        ),
+    ],
+)
+def test_recipes_of_the_rate_weigh_one_site_or_all(recipe, term):
+    model, guide, x = PAIRS["user"].make()
+    particles = ppvae.objectives.base.replay(model, guide, x, step=3)
+    losses = []
+    for site in (None, "shape"):
+        loss = recipe(site).per_datum(particles)
+        torch.testing.assert_close(loss, (ppvae.ELBO() + term(site)).per_datum(particles))
+        losses.append(loss.sum())
+    assert (losses[0] - losses[1]).abs() > 1e-3

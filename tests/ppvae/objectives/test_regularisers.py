@@ -223,6 +223,6 @@ def test_gradients_are_those_of_finite_differences(name):
         torch.testing.assert_close(exact[element], numeric.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_distortion_asks_no_density_of_the_guide():
+def test_wae_trains_a_guide_that_scores_nothing_but_its_own_draws():
     model, guide, x = PAIRS["flow_planar"].make()
     assert gradient(ppvae.wae(), model, guide, x).abs().max() > 0

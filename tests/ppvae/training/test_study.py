@@ -3,7 +3,7 @@
 import pytest
 
 from ppvae.training.run_folder import RunFolderError
-from ppvae.training.study import finished, reports, started, write_report
+from ppvae.training.study import claim, finished, reports, started, write_report
 
 
 def test_a_run_is_finished_once_it_has_a_report(tmp_path):
@@ -21,6 +21,13 @@ def test_a_run_of_other_settings_is_refused_with_what_differs(tmp_path):
         finished(tmp_path, {"epochs": 4})
     with pytest.raises(RunFolderError, match="run with seed=None, not 0"):
         finished(tmp_path, {"seed": 0})
+
+
+def test_a_folder_is_claimed_by_the_settings_of_its_run(tmp_path):
+    for _ in range(2):
+        claim(tmp_path, {"epochs": 3, "hidden": (5, 5)})
+    with pytest.raises(RunFolderError, match="run with epochs=3, not 4; choose another folder"):
+        claim(tmp_path, {"epochs": 4, "hidden": (5, 5)})
 
 
 def test_reports_of_the_finished_runs_by_name(tmp_path):

@@ -80,8 +80,11 @@ def test_refusals():
         udr([one, Representation(SMALL, perfect(SMALL))])
     with pytest.raises(ppvae.DataError, match="the same data"):
         udr([one, trained(perfect(DSPRITES), 0, DSPRITES)])
+    with pytest.raises(ppvae.DataError, match="expected representations, as represent gives them, got Tensor, Tensor"):
+        udr([one.codes, one.codes])
     with pytest.raises(ValueError, match="got 'pearson'"):
         udr([one, one], form="pearson")
+    assert udr(r for r in (one, one)).tolist() == udr([one, one]).tolist()
 
 
 def test_the_median_is_taken_over_the_other_models():

@@ -106,6 +106,34 @@ def test_refusals():
     model, guide, data = pair()
     with pytest.raises(ppvae.DataError, match="has none"):
         disentanglement(model, guide, data.take(slice(0, 30)))
+    with pytest.raises(ppvae.DataError, match="got a Tensor which has none"):
+        disentanglement(model, guide, data.x)
     for wrong in (["beta"], "dci"):
         with pytest.raises(ValueError, match="a list of names among"):
             disentanglement(model, guide, data, leave_out=wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_trian": 10}, TypeError, "expected settings among num_train, .*, got num_trian"),
+        ({"num_test": 0}, ValueError, "expected num_test of at least 1, got 0"),
+        ({"num_draws": 1}, ValueError, "expected num_draws of at least 2, got 1"),
+    ],
+)
+def test_settings_are_checked_before_the_data_are_encoded(monkeypatch, settings, error, message):
+    import ppvae.evaluation.disentanglement.report as report
+
+    monkeypatch.setattr(report, "represent", None)
+    with pytest.raises(error, match=message):
+        disentanglement(*pair(), **settings)
+
+
+def test_a_critic_of_another_length_is_refused_before_the_metrics(monkeypatch):
+    import ppvae.evaluation.disentanglement.report as report
+
+    monkeypatch.setattr(report, "_SCORES", {"mig": None})
+    r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
+    critic = ppvae.factor_vae(5.0, latent_dim=2).adversaries[0].log_ratio
+    with pytest.raises(ppvae.ContractError, match="expected a latent of 2 elements, got 3"):
+        score(r, critic=critic)

@@ -2,7 +2,15 @@
 
 import pytest
 
-from ppvae.evaluation.disentanglement import Representation, factor_vae, higgins, irs, mig, modularity_explicitness, sap
+from ppvae.evaluation.disentanglement import (
+    Representation,
+    factor_vae_score,
+    higgins,
+    irs,
+    mig,
+    modularity_explicitness,
+    sap,
+)
 from tests.ppvae.evaluation.disentanglement.codes import DSPRITES, perfect, rotation
 
 
@@ -20,7 +28,7 @@ def mixed() -> Representation:
         (sap, 0.11, 0.02),
         (lambda r: modularity_explicitness(r).modularity, 0.79, 0.02),
         (irs, 0.42, 0.02),
-        (lambda r: factor_vae(r, num_train=2000, num_eval=1000), 0.71, 0.06),
+        (lambda r: factor_vae_score(r, num_train=2000, num_eval=1000), 0.71, 0.06),
         (lambda r: higgins(r, num_train=2000, num_eval=1000), 0.81, 0.06),
     ],
     ids=["MIG", "SAP", "modularity", "IRS", "FactorVAE", "Higgins"],
