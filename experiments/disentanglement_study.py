@@ -54,7 +54,8 @@ COLUMNS = {
     "irs": "IRS",
     "total_correlation": "TC, nats",
     "total_correlation_by_minibatch": "TC by minibatches",
-    "total_correlation_by_critic": "TC by critic",
+    "total_correlation_by_critic": "TC by its critic",
+    "total_correlation_by_later_critic": "TC by a later critic",
     "rate": "rate, nats",
 }
 OWN = ("recipe", "strength", "seed")  # what makes a run one of the study's; all else is shared

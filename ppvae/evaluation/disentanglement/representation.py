@@ -112,7 +112,7 @@ def at_least(least: int, **settings: int) -> None:
 
 
 def represent(
-    model, guide, data: Dataset, *, site: str = "z", batch_size: int = 1024, seed: int = 0, progress: bool = False
+    model, guide, data: Dataset, *, site: str = "z", batch_size: int = 128, seed: int = 0, progress: bool = False
 ) -> Representation:
     """One pass of a guide, in evaluation mode, over data made from ground-truth factors.
 
@@ -121,7 +121,7 @@ def represent(
         guide: its guide. Where ``site`` depends on other latents, q is the one at draws of them.
         data: with ``factors``; rows that would be binarized anew are taken at their most probable binarization.
         site: the latent.
-        batch_size: rows at once.
+        batch_size: rows at once; on a CPU small batches, whose activations stay in its cache, are the faster ones.
         seed: of what is drawn: latents before ``site``, a mean without a formula (32 draws).
         progress: show a progress bar.
 
