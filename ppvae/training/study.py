@@ -23,10 +23,10 @@ def finished(folder: Path, settings: dict) -> bool:
 def claim(folder: Path, settings: dict) -> None:
     """Say in a run folder, which must exist, what ``settings`` its run has, before anything else is written there.
 
-    Raises RunFolderError where it holds a run of others: its checkpoint would be taken for one of these.
+    Raises RunFolderError where it holds a checkpoint or a report of others, which would be taken for these'.
     """
     file = folder / "settings.json"
-    if file.exists():
+    if file.exists() and (started(folder) or (folder / REPORT).exists()):
         _require_same(folder, json.loads(file.read_text()), settings)
     else:
         file.write_text(json.dumps(settings, indent=2) + "\n")

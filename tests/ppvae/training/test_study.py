@@ -24,8 +24,10 @@ def test_a_run_of_other_settings_is_refused_with_what_differs(tmp_path):
 
 
 def test_a_folder_is_claimed_by_the_settings_of_its_run(tmp_path):
-    for _ in range(2):
-        claim(tmp_path, {"epochs": 3, "hidden": (5, 5)})
+    claim(tmp_path, {"epochs": -1})  # a run that was refused and left nothing
+    claim(tmp_path, {"epochs": 3, "hidden": (5, 5)})
+    (tmp_path / "last.safetensors").touch()
+    claim(tmp_path, {"epochs": 3, "hidden": (5, 5)})
     with pytest.raises(RunFolderError, match="run with epochs=3, not 4; choose another folder"):
         claim(tmp_path, {"epochs": 4, "hidden": (5, 5)})
 
