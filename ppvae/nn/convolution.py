@@ -61,8 +61,7 @@ class ConvDecoder(nn.Module):
         widths = [in_features, *hidden, channels[0] * height * width]
         stages: list[nn.Module] = [
             *linear_layers(widths, activation),
-            nn.Unflatten(-1, (channels[0], height, width)),
-            _ChannelsLast(),
+            nn.Sequential(nn.Unflatten(-1, (channels[0], height, width)), _ChannelsLast()),
         ]
         for fan_in, fan_out in zip(channels, [*channels[1:], colours], strict=True):
             stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]

@@ -73,7 +73,8 @@ class Critic(Adversary):
             return self._output(z)
 
     def separation(self, of_r: Tensor, of_s: Tensor) -> Tensor:
-        """The loss, from draws (..., latent_dim) of either density, which get no gradient."""
+        """The loss, from draws (..., latent_dim) of either density, which get no gradient. The network sees both in one
+        batch: one that normalises over its batch normalises them together."""
         both = [z.detach().flatten(0, -2) for z in (of_r, of_s)]
         on_r, on_s = self._output(torch.cat(both)).split([len(z) for z in both])  # weights are read once for both
         return (nn.functional.softplus(-on_r).mean() + nn.functional.softplus(on_s).mean()) / 2

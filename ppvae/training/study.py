@@ -26,10 +26,13 @@ def claim(folder: Path, settings: dict) -> None:
     Raises RunFolderError where it holds a checkpoint or a report of others, which would be taken for these'.
     """
     file = folder / "settings.json"
-    if file.exists() and (started(folder) or (folder / REPORT).exists()):
-        _require_same(folder, json.loads(file.read_text()), settings)
-    else:
+    if not started(folder) and not (folder / REPORT).exists():
         file.write_text(json.dumps(settings, indent=2) + "\n")
+        return
+    said = next((path for path in (file, folder / REPORT) if path.exists()), None)
+    if said is None:
+        raise RunFolderError(f"{folder} holds a run that does not say its settings; choose another folder (--out)")
+    _require_same(folder, json.loads(said.read_text()), settings)
 
 
 def started(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import math
 import shlex
 import subprocess
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def scripts(monkeypatch):
     monkeypatch.setattr(one, "load", lambda name: Splits(data, data))
     monkeypatch.setattr(one, "IMAGES", 20)
     monkeypatch.setattr(one, "EPOCH", 2)
+    monkeypatch.setattr(one, "train_critic", partial(one.train_critic, num_steps=2, batch_size=8))
     monkeypatch.setattr(study, "SPRITES", factors)
     return one, study
 
@@ -50,6 +52,22 @@ def test_every_recipe_trains(scripts, tmp_path):
         assert rates == ({0.01} if recipe == "geco" else {config.critic_learning_rate} if rates else set())
         assert (one.log_ratio(objective) is not None) == (recipe == "factor-vae")
         assert math.isfinite(one.main(config)["rate"])
+
+
+def test_a_run_without_the_aggregate_posterior_has_no_total_correlation(scripts, tmp_path):
+    one, _ = scripts
+    report = one.main(small(one, recipe="vae", correlations=1, leave_out=("dci", "aggregate"), out=tmp_path))
+    assert report["aggregate"] is None
+    assert report["correlations"] == []
+    assert not (tmp_path / "total_correlation.png").exists()
+
+
+def test_means_and_scales_are_not_rounded_to_bfloat16(scripts):
+    one, _ = scripts
+    data = one.load("sprites").train
+    _, guide = one.build_pair(one.Config(initial_scale=None), data)
+    features = guide.encoder(data.rows(slice(0, 8)))
+    assert (features != features.bfloat16().float()).float().mean() > 0.9
 
 
 def test_first_weights_have_the_scale_that_was_asked_for(scripts):

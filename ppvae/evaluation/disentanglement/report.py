@@ -163,7 +163,7 @@ def score(
     _check(leave_out, num_train=num_train, num_test=num_test, num_draws=num_draws, batch_size=batch_size, jobs=jobs)
     if critic is not None and representation.scales is None:
         raise DataError("expected q(z | x) as a product of Normals, for a critic to be asked at its draws, got another")
-    if critic is not None:
+    if critic is not None and "aggregate" not in leave_out:
         critic(representation.codes[:2])  # one for codes of another length is refused now
     wanted = [name for name in _SCORES if name not in leave_out]
     scores = {}
@@ -189,8 +189,9 @@ def _check(leave_out: Collection[str], **settings: int) -> None:
     unknown = set(leave_out) - set(METRICS)
     if isinstance(leave_out, str) or unknown:
         raise ValueError(f"expected a list of names among {METRICS} to leave out, got {leave_out!r}")
-    if settings.keys() - _LEAST.keys():
-        raise TypeError(f"expected settings among {', '.join(_LEAST)}, got {', '.join(settings)}")
+    strange = sorted(settings.keys() - _LEAST.keys())
+    if strange:
+        raise TypeError(f"expected settings among {', '.join(_LEAST)}, got {', '.join(strange)}")
     for name, value in settings.items():
         at_least(_LEAST[name], **{name: value})
 

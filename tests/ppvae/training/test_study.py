@@ -1,5 +1,7 @@
 """Tables of many runs."""
 
+import json
+
 import pytest
 
 from ppvae.training.run_folder import RunFolderError
@@ -30,6 +32,17 @@ def test_a_folder_is_claimed_by_the_settings_of_its_run(tmp_path):
     claim(tmp_path, {"epochs": 3, "hidden": (5, 5)})
     with pytest.raises(RunFolderError, match="run with epochs=3, not 4; choose another folder"):
         claim(tmp_path, {"epochs": 4, "hidden": (5, 5)})
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"epochs": 3, "hidden": [5, 5]}
+
+
+def test_a_folder_that_was_never_claimed_is_known_by_its_report_or_refused(tmp_path):
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(RunFolderError, match="does not say its settings"):
+        claim(tmp_path, {"epochs": 3})
+    write_report(tmp_path, {"epochs": 3, "nll": 1.5})
+    claim(tmp_path, {"epochs": 3})
+    with pytest.raises(RunFolderError, match="run with epochs=3, not 4"):
+        claim(tmp_path, {"epochs": 4})
 
 
 def test_reports_of_the_finished_runs_by_name(tmp_path):
