@@ -97,7 +97,7 @@ def table_of(found: dict[str, dict[str, float]]) -> Table:
     table = Table(title="scores (and those of another implementation)")
     table.add_column("", no_wrap=True)
     for name in found:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for index, (key, label) in enumerate(COLUMNS.items()):
         if all(key in scores for scores in found.values()):
             table.add_row(label, *(f"{scores[key]:.3f} ({REFERENCE[name][index]:g})" for name, scores in found.items()))
