@@ -121,7 +121,7 @@ def represent(
         guide: its guide. Where ``site`` depends on other latents, q is the one at draws of them.
         data: with ``factors``; rows that would be binarized anew are taken at their most probable binarization.
         site: the latent.
-        batch_size: rows at once; on a CPU small batches, whose activations stay in its cache, are the faster ones.
+        batch_size: rows at once.
         seed: of what is drawn: latents before ``site``, a mean without a formula (32 draws).
         progress: show a progress bar.
 
