@@ -1,9 +1,9 @@
 r"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
 
 Each run is one of ``factorvae_dsprites.py`` in a folder of its own, with the same steps; a run that is finished is not
-run again, one that was stopped is taken up, and one that another process is at is left to it. ``--list`` prints the
-command of each run that is not finished, one a line, for whatever runs commands: xargs on one machine (here two at a
-time), GNU parallel over several that share the folder, a job array.
+run again, one that was stopped, or had fewer steps, is taken up, and one that another process is at is left to it.
+``--list`` prints the command of each run that is not finished, one a line, for whatever runs commands: xargs on one
+machine (here two at a time), GNU parallel over several that share the folder, a job array.
 
     python experiments/disentanglement_study.py                                      # all of them, one after the other
     python experiments/disentanglement_study.py --list | xargs -d '\n' -P 2 -I {} sh -c {}
@@ -23,12 +23,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from factorvae_dsprites import RECIPES, settings
+from factorvae_dsprites import LENGTH, RECIPES, settings
 from factorvae_dsprites import Config as Run
 from factorvae_dsprites import main as run
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from safetensors.torch import load_file
 from torch import tensor
 
@@ -80,13 +80,13 @@ class Config:
 
 def main(config: Config) -> list[dict]:
     if config.list:
-        print("\n".join(command(one) for one in planned(config) if not finished(one.out, settings(one))))
+        print("\n".join(command(one) for one in planned(config) if not finished(one.out, settings(one), LENGTH)))
         return []
     for one in planned(config):
-        if not finished(one.out, settings(one)):  # by now; others may share the folder
+        if not finished(one.out, settings(one), LENGTH):  # by now; others may share the folder
             with suppress(RunFolderInUseError):
                 run(one)
-    found = [flat(report) for report in reports(config.out, shared(config.settings))]
+    found = [flat(report) for report in reports(config.out, shared(config.settings), LENGTH)]
     if not found:
         Console().print(f"no finished run in {config.out}")
         return []
@@ -167,16 +167,20 @@ def scatter(rows: dict[str, list[dict]]) -> Figure | None:
 
 
 def print_table(table: list[dict], one: dict) -> None:
+    """As many rows of the study side by side as the console has room for, the others below."""
+    labels = {key: label for key, label in {**COLUMNS, "udr": "UDR"}.items() if any(row[key] for row in table)}
+    cells = [[cell(row[key]) for key in labels] + [str(len(row["seeds"]))] for row in table]
+    names = [row["name"].replace("-", " ") for row in table]
+    least = max(len(text) for column in [*cells, *map(str.split, names)] for text in column) + 3
+    console = Console()
+    side_by_side = max(1, (console.width - max(map(len, labels.values())) - 4) // least)
     title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"
-    shown = Table(title=title)
-    shown.add_column(no_wrap=True)
-    for row in table:
-        shown.add_column(row["name"], overflow="fold")
-    for key, label in {**COLUMNS, "udr": "UDR"}.items():
-        if any(row[key] is not None for row in table):
-            shown.add_row(label, *(cell(row[key]) for row in table))
-    shown.add_row("seeds", *(str(len(row["seeds"])) for row in table))
-    Console().print(shown)
+    for first in range(0, len(table), side_by_side):
+        block = slice(first, first + side_by_side)
+        shown = Table(Column(no_wrap=True), *names[block], title="" if first else title)
+        for line in zip([*labels.values(), "seeds"], *cells[block], strict=True):
+            shown.add_row(*line)
+        console.print(shown)
 
 
 def cell(value: list | float | None) -> str:

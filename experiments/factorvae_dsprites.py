@@ -15,7 +15,7 @@ small ones (torch's own by ``--initial-scale None``). AnnealedVAE's gamma is 20 
 
 Writes to the run folder: checkpoints, metrics.jsonl, report.json, codes.safetensors (means and scales of the whole
 grid), traversals.png, traversals.gif, reconstructions.png, information.png, total_correlation.png. Run again, it takes
-up what was stopped.
+up what was stopped; with more ``--steps`` it trains a finished run on.
 """
 
 import json
@@ -61,7 +61,7 @@ RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], floa
     "dip-vae-i": (lambda strength, config, n: ppvae.dip_vae_i(strength), 10.0),
     "dip-vae-ii": (lambda strength, config, n: ppvae.dip_vae_ii(strength), 10.0),
     "annealed-vae": (
-        lambda capacity, config, n: ppvae.annealed_vae(capacity, max(1, config.steps // 3), config.gamma),
+        lambda capacity, config, n: ppvae.annealed_vae(capacity, config.ramp, config.gamma),
         25.0,
     ),
     "geco": (lambda tolerance, config, n: ppvae.geco(tolerance), 50.0),
@@ -76,6 +76,7 @@ RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], floa
 }
 CHANNELS, WIDTH = (32, 32, 64, 64), 128
 EPOCH = 1000  # steps
+LENGTH = "steps"  # of a run that differs in nothing else, a longer one is the continuation
 IMAGES = 10_000  # of the reconstruction error
 
 
@@ -96,6 +97,8 @@ class Config:
     gamma: float = 20.0
     """Of AnnealedVAE. In a short ramp the usual 1,000 moves the encoder by the KL alone, which then fills its capacity
     with one shift of all codes; 20 nats a nat still hold the KL to it."""
+    ramp: int = 10_000
+    """Steps in which AnnealedVAE's capacity grows from 0 to its strength."""
     initial_scale: float | None = 0.03
     """Standard deviation of the pair's first weights, with biases of 0; None for torch's own."""
     bfloat16: bool = True
@@ -119,7 +122,7 @@ def main(config: Config) -> dict:
 
 def run(config: Config, folder: Path) -> dict:
     Console().print(f"run folder {folder}")
-    claim(folder, {name: value for name, value in settings(config).items() if name != "leave_out"})
+    claim(folder, {name: value for name, value in settings(config).items() if name != "leave_out"}, LENGTH)
     data = load(config.data).train
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)

@@ -105,6 +105,20 @@ def test_a_run_that_was_stopped_gives_the_report_of_one_that_was_not(scripts, tm
     assert resumed == whole
 
 
+@pytest.mark.parametrize("recipe", ["factor-vae", "annealed-vae"])
+def test_a_run_that_is_lengthened_gives_the_report_of_one_that_was_that_long(scripts, tmp_path, recipe):
+    one, _ = scripts
+    whole = one.main(small(one, recipe=recipe, ramp=3, out=tmp_path / "whole"))
+    short = small(one, recipe=recipe, ramp=3, steps=2, correlations=1, out=tmp_path / "lengthened")
+    one.main(short)
+    (tmp_path / "lengthened" / "correlations.json").write_text(json.dumps(whole["correlations"][:1]))
+    lengthened = one.main(replace(short, steps=4, correlations=2))
+    del whole["training_seconds"], lengthened["training_seconds"]
+    assert lengthened == whole
+    with pytest.raises(ppvae.training.run_folder.RunFolderError, match="run with steps=4, not 2"):
+        one.main(short)
+
+
 def _interrupt(*args, **options):
     raise KeyboardInterrupt
 

@@ -35,6 +35,24 @@ def test_a_folder_is_claimed_by_the_settings_of_its_run(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text()) == {"epochs": 3, "hidden": [5, 5]}
 
 
+def test_a_finished_run_is_lengthened_by_its_length_alone(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    claim(folder, {"steps": 10, "seed": 0}, "steps")
+    write_report(folder, {"steps": 10, "seed": 0})
+    assert finished(folder, {"steps": 10, "seed": 0}, "steps")
+    assert not finished(folder, {"steps": 20, "seed": 0}, "steps")
+    assert reports(tmp_path, {"steps": 20}, "steps") == []
+    with pytest.raises(RunFolderError, match="run with seed=0, not 1"):
+        claim(folder, {"steps": 20, "seed": 1}, "steps")
+    with pytest.raises(RunFolderError, match="run with steps=10, not 20"):
+        claim(folder, {"steps": 20, "seed": 0})
+    claim(folder, {"steps": 20, "seed": 0}, "steps")
+    assert json.loads((folder / "settings.json").read_text()) == {"steps": 20, "seed": 0}
+    with pytest.raises(RunFolderError, match="run with steps=20, not 10"):
+        claim(folder, {"steps": 10, "seed": 0}, "steps")
+
+
 def test_a_folder_that_was_never_claimed_is_known_by_its_report_or_refused(tmp_path):
     (tmp_path / "last.safetensors").touch()
     with pytest.raises(RunFolderError, match="does not say its settings"):
