@@ -60,10 +60,7 @@ RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], floa
     "beta-tcvae": (lambda beta, config, n: ppvae.beta_tcvae(n, beta=beta), 6.0),
     "dip-vae-i": (lambda strength, config, n: ppvae.dip_vae_i(strength), 10.0),
     "dip-vae-ii": (lambda strength, config, n: ppvae.dip_vae_ii(strength), 10.0),
-    "annealed-vae": (
-        lambda capacity, config, n: ppvae.annealed_vae(capacity, config.ramp, config.gamma),
-        25.0,
-    ),
+    "annealed-vae": (lambda capacity, config, n: ppvae.annealed_vae(capacity, config.ramp, config.gamma), 25.0),
     "geco": (lambda tolerance, config, n: ppvae.geco(tolerance), 50.0),
     "info-vae": (lambda strength, config, n: ppvae.info_vae(0.0, strength), 1000.0),
     "info-vae-stein": (lambda strength, config, n: ppvae.info_vae(0.0, strength, ppvae.SteinDiscrepancy), 10.0),
@@ -182,12 +179,9 @@ def build_objective(config: Config, num_data: int) -> ppvae.Objective:
 
 def critic(config: Config) -> dict:
     network = critic_network(config.latent_dim)
+    network = Autocast(network) if config.bfloat16 else network
     optimizer = partial(critic_adam, lr=config.critic_learning_rate)
-    return {
-        "latent_dim": config.latent_dim,
-        "critic": Autocast(network) if config.bfloat16 else network,
-        "optimizer": optimizer,
-    }
+    return {"latent_dim": config.latent_dim, "critic": network, "optimizer": optimizer}
 
 
 def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
@@ -203,21 +197,7 @@ def train(
     file = folder / "correlations.json"
     followed = json.loads(file.read_text()) if file.exists() else []
     for stage in stages(config):
-        result = ppvae.fit(
-            model,
-            guide,
-            objective,
-            data,
-            epochs=stage,
-            steps_per_epoch=min(EPOCH, config.steps),
-            batch_size=config.batch_size,
-            optimizer=ppvae.adam(config.learning_rate),
-            run_dir=folder,
-            resume=started(folder),
-            device=config.device,
-            seed=config.seed,
-        )
-        last = result.metrics[-1]
+        last = train_to(stage, config, model, guide, objective, data, folder)
         if last["epoch"] == stage:  # else the run had come further before it was stopped
             codes = represent(model, guide, data, progress=True)
         if last["epoch"] == stage and last["step"] < config.steps:
@@ -227,6 +207,25 @@ def train(
     if last["epoch"] != stage:
         raise ValueError(f"expected a run of {config.steps} steps in {folder}, got one that has come to {last['step']}")
     return last["seconds"], codes, followed
+
+
+def train_to(stage: int, config: Config, model, guide, objective, data: Dataset, folder: Path) -> dict:
+    """Train until that many epochs are done, from where the run folder stands; gives the last epoch's metrics."""
+    result = ppvae.fit(
+        model,
+        guide,
+        objective,
+        data,
+        epochs=stage,
+        steps_per_epoch=min(EPOCH, config.steps),
+        batch_size=config.batch_size,
+        optimizer=ppvae.adam(config.learning_rate),
+        run_dir=folder,
+        resume=started(folder),
+        device=config.device,
+        seed=config.seed,
+    )
+    return result.metrics[-1]
 
 
 def stages(config: Config) -> list[int]:
