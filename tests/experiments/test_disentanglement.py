@@ -119,6 +119,32 @@ def test_a_run_that_is_lengthened_gives_the_report_of_one_that_was_that_long(scr
         one.main(short)
 
 
+def test_a_run_is_coded_in_both_types_and_left_as_it_was(scripts, tmp_path, monkeypatch):
+    one, _ = scripts
+    both = import_module("bfloat16_codes")
+    monkeypatch.setattr(both, "load", one.load)
+    report = one.main(small(one, recipe="vae", correlations=1, out=tmp_path))
+    weights = (tmp_path / "last.safetensors").read_bytes()
+    found = both.main(both.Config(run=tmp_path, leave_out=("dci", "irs", "aggregate", "higgins")))
+    assert {name: report[name] for name in found["bfloat16"]} == found["bfloat16"]
+    assert {"reconstruction", "factor_vae", "mig"} <= found["float32"].keys()
+    assert found["float32"]["reconstruction"] != report["reconstruction"]
+    assert found["float32"]["reconstruction"] == pytest.approx(report["reconstruction"], rel=1e-3)
+    assert 0 < max(found["moved"].values()) < 0.1
+    assert (tmp_path / "last.safetensors").read_bytes() == weights
+    assert json.loads((tmp_path / "bfloat16.json").read_text())["float32"] == found["float32"]
+
+
+def test_a_folder_of_no_run_in_bfloat16_is_not_coded(scripts, tmp_path):
+    one, _ = scripts
+    both = import_module("bfloat16_codes")
+    with pytest.raises(ValueError, match="expected the folder of a run of factorvae_dsprites"):
+        both.main(both.Config(run=tmp_path))
+    one.main(small(one, recipe="vae", correlations=1, bfloat16=False, out=tmp_path))
+    with pytest.raises(ValueError, match="in bfloat16, got"):
+        both.main(both.Config(run=tmp_path))
+
+
 def _interrupt(*args, **options):
     raise KeyboardInterrupt
 

@@ -1,0 +1,87 @@
+"""What products in bfloat16 change in a trained pair: one run on dSprites, coded and scored in both types.
+
+Claim: bfloat16 in the networks' products, with means, scales, densities, draws and parameters in float32, leaves the
+reconstruction error and the metrics of a trained pair as they are. (A pair that is trained in float32 from the first
+step is another matter: which dimensions share a factor is decided as the pair leaves its first weights, where rounding
+does what another seed does. ``factorvae_dsprites.py --no-bfloat16`` trains one.)
+
+    python experiments/factorvae_dsprites.py --recipe dip-vae-ii --steps 10000 --out runs/dip-vae
+    python experiments/bfloat16_codes.py --run runs/dip-vae
+
+Writes bfloat16.json to the folder of the run, whose weights stay as they are.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from factorvae_dsprites import Config as Run
+from factorvae_dsprites import build_pair, reconstruction
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ppvae import Representation, command_line, load_checkpoint, represent
+from ppvae.data import Dataset, load
+from ppvae.evaluation.disentanglement import score
+from ppvae.training import resolve_device
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which run."""
+
+    run: Path
+    """Folder of a run of factorvae_dsprites.py in bfloat16."""
+    leave_out: tuple[str, ...] = ("dci", "irs", "aggregate")
+    """Metrics that are not taken, the slow ones."""
+    device: str = "auto"
+
+
+def main(config: Config) -> dict[str, dict[str, float]]:
+    run = settings(config.run)
+    data = load(run.data).train
+    pair = [part.to(resolve_device(config.device)) for part in build_pair(run, data)]
+    load_checkpoint(config.run / "last.safetensors", *pair)
+    rounded, numbers = coded(config, run, *pair, data)
+    plain, others = coded(config, run, *in_float32(*pair), data)
+    moved = (rounded.codes - plain.codes).square().mean(0).sqrt() / plain.scales.square().mean(0).sqrt()
+    found = {"bfloat16": numbers, "float32": others, "moved": dict(enumerate(moved.tolist()))}
+    (config.run / "bfloat16.json").write_text(json.dumps(found, indent=2) + "\n")
+    print_table(numbers, others, moved.max().item())
+    return found
+
+
+def settings(folder: Path) -> Run:
+    """Those of the run in a folder; ValueError if it is none, or not in bfloat16."""
+    file = folder / "settings.json"
+    saved = json.loads(file.read_text()) if file.exists() else {}
+    if not saved.get("bfloat16"):
+        raise ValueError(f"expected the folder of a run of factorvae_dsprites.py in bfloat16, got {folder}")
+    return Run(**{field.name: saved[field.name] for field in fields(Run) if field.name in saved})
+
+
+def in_float32(model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The same pair with its networks taken out of their :class:`ppvae.nn.Autocast`."""
+    model.decoder, guide.encoder[0] = model.decoder.network, guide.encoder[0].network
+    return model, guide
+
+
+def coded(config: Config, run: Run, model, guide, data: Dataset) -> tuple[Representation, dict[str, float]]:
+    """The codes of all data, and their scores beside the reconstruction error."""
+    codes = represent(model, guide, data, progress=True)
+    found = score(codes, seed=run.seed, leave_out=config.leave_out, progress=True).to_dict()
+    numbers = {name: value for name, value in found.items() if isinstance(value, float)}
+    return codes, {"reconstruction": reconstruction(model, guide, data, run.seed), **numbers}
+
+
+def print_table(rounded: dict[str, float], plain: dict[str, float], moved: float) -> None:
+    table = Table("", "bfloat16", "float32", "difference")
+    for name, value in rounded.items():
+        table.add_row(name, f"{value:.4f}", f"{plain[name]:.4f}", f"{value - plain[name]:+.4f}")
+    Console().print(table)
+    Console().print(f"means differ by at most {moved:.3f} of the posterior's scale (root mean square, a dimension)")
+
+
+if __name__ == "__main__":
+    command_line.run(main, Config, __doc__)
