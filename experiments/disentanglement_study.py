@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from factorvae_dsprites import LENGTH, RECIPES, settings
+from factorvae_dsprites import ANNEALED, RECIPES, settings
 from factorvae_dsprites import Config as Run
 from factorvae_dsprites import main as run
 from matplotlib.figure import Figure
@@ -58,7 +58,8 @@ COLUMNS = {
     "total_correlation_by_later_critic": "TC by a later critic",
     "rate": "rate, nats",
 }
-OWN = ("recipe", "strength", "seed")  # what makes a run one of the study's; all else is shared
+OWN = ("recipe", "strength", "seed", *ANNEALED)  # what makes a run one of the study's; all else is shared
+LENGTH = "steps"  # a run of fewer is taken up
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def main(config: Config) -> list[dict]:
                 run(one)
     found = [flat(report) for report in reports(config.out, shared(config.settings), LENGTH)]
     if not found:
-        Console().print(f"no finished run in {config.out}")
+        Console().print(f"no finished run of {config.settings.steps} steps in {config.out}")
         return []
     rows = {name: [r for r in found if name_of(r) == name] for name in dict.fromkeys(map(name_of, found))}
     table = [summary(name, group, config.out) for name, group in rows.items()]
@@ -168,10 +169,14 @@ def scatter(rows: dict[str, list[dict]]) -> Figure | None:
 
 def print_table(table: list[dict], one: dict) -> None:
     """As many rows of the study side by side as the console has room for, the others below."""
-    labels = {key: label for key, label in {**COLUMNS, "udr": "UDR"}.items() if any(row[key] for row in table)}
+    labels = {
+        key: label for key, label in {**COLUMNS, "udr": "UDR"}.items() if any(row[key] is not None for row in table)
+    }
     cells = [[cell(row[key]) for key in labels] + [str(len(row["seeds"]))] for row in table]
-    names = [row["name"].replace("-", " ") for row in table]
-    least = max(len(text) for column in [*cells, *map(str.split, names)] for text in column) + 3
+    names = [row["name"].replace("-", " ") for row in table]  # which may be broken there
+    least = (
+        max(len(text) for column in [*cells, *map(str.split, names)] for text in column) + 3
+    )  # a border and a blank on either side
     console = Console()
     side_by_side = max(1, (console.width - max(map(len, labels.values())) - 4) // least)
     title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"

@@ -13,9 +13,9 @@ small ones (torch's own by ``--initial-scale None``). AnnealedVAE's gamma is 20 
     python experiments/factorvae_dsprites.py --recipe beta-vae
     python experiments/factorvae_dsprites.py --steps 300 --leave-out dci --out runs/look
 
-Writes to the run folder: checkpoints, metrics.jsonl, report.json, codes.safetensors (means and scales of the whole
-grid), traversals.png, traversals.gif, reconstructions.png, information.png, total_correlation.png. Run again, it takes
-up what was stopped; with more ``--steps`` it trains a finished run on.
+Writes to the run folder: settings.json, checkpoints, metrics.jsonl, correlations.json, report.json, codes.safetensors
+(means and scales of the whole grid), traversals.png, traversals.gif, reconstructions.png, information.png,
+total_correlation.png. Run again, it takes up what was stopped; with more ``--steps`` (from 1,000 on) it trains on.
 """
 
 import json
@@ -47,7 +47,7 @@ from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import TotalCorrelation, critic_adam, critic_network
 from ppvae.training import environment, resolve_device
 from ppvae.training.run_folder import alone_in
-from ppvae.training.study import claim, started, write_report
+from ppvae.training.study import claim, started, withdraw_report, write_report
 
 Recipe = Literal[
     *("vae", "beta-vae", "factor-vae", "beta-tcvae", "dip-vae-i", "dip-vae-ii", "annealed-vae", "geco"),
@@ -71,9 +71,9 @@ RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], floa
     "wae": (lambda strength, config, n: ppvae.wae(strength), 1000.0),
     "adversarial-autoencoder": (lambda weight, config, n: adversarial_autoencoder(weight, **critic(config)), 1.0),
 }
+ANNEALED = ("gamma", "ramp")  # settings of that recipe alone
 CHANNELS, WIDTH = (32, 32, 64, 64), 128
 EPOCH = 1000  # steps
-LENGTH = "steps"  # of a run that differs in nothing else, a longer one is the continuation
 IMAGES = 10_000  # of the reconstruction error
 
 
@@ -94,15 +94,16 @@ class Config:
     gamma: float = 20.0
     """Of AnnealedVAE. In a short ramp the usual 1,000 moves the encoder by the KL alone, which then fills its capacity
     with one shift of all codes; 20 nats a nat still hold the KL to it."""
-    ramp: int = 10_000
-    """Steps in which AnnealedVAE's capacity grows from 0 to its strength."""
+    ramp: int = 3333
+    """Steps in which AnnealedVAE's capacity grows from 0 to its strength; in 10,000 that one shift filled it too."""
     initial_scale: float | None = 0.03
     """Standard deviation of the pair's first weights, with biases of 0; None for torch's own."""
     bfloat16: bool = True
     """Products of the networks in bfloat16, but for the layer that gives means and scales; these, densities, draws and
     parameters stay in float32."""
     correlations: int = 5
-    """How often the total correlation over the whole set is taken in training; each time takes a pass over it."""
+    """How often the total correlation over the whole set is taken in training; each time takes a pass over it. What was
+    taken of a shorter run is kept."""
     leave_out: tuple[str, ...] = ()
     """Metrics such as dci, the slowest."""
     seed: int = 0
@@ -119,23 +120,25 @@ def main(config: Config) -> dict:
 
 def run(config: Config, folder: Path) -> dict:
     Console().print(f"run folder {folder}")
-    claim(folder, {name: value for name, value in settings(config).items() if name != "leave_out"}, LENGTH)
+    claim(folder, {name: value for name, value in settings(config).items() if name not in ("leave_out", "steps")})
     data = load(config.data).train
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
     model, guide = (part.to(device) for part in build_pair(config, data))
     objective = build_objective(config, len(data))
-    seconds, codes, followed = train(config, model, guide, objective, data, folder)
+    seconds, codes = train(config, model, guide, objective, data, folder)
+    withdraw_report(folder)  # of a shorter run
     save_file({"means": codes.codes, "scales": codes.scales}, folder / "codes.safetensors")
     ratio = log_ratio(objective)
     found = score(codes, critic=ratio, seed=config.seed, leave_out=config.leave_out, progress=True)
-    followed += at_the_end(config, found)
+    if found.aggregate is not None:
+        remember(folder, at_the_end(config, found))
     error = reconstruction(model, guide, data, config.seed)
-    draw_figures(model, guide, data, codes, followed, folder)
+    draw_figures(model, guide, data, codes, followed(folder), folder)
     found.plot().savefig(folder / "information.png", dpi=120)
     report = {**settings(config), "reconstruction": error, **found.to_dict()}
     report["total_correlation_by_later_critic"] = later_critic(codes, config.seed)
-    report |= {"correlations": followed, "training_seconds": seconds, **environment(device)}
+    report |= {"correlations": followed(folder), "training_seconds": seconds, **environment(device)}
     write_report(folder, report)
     print_report(report, found)
     return report
@@ -143,8 +146,9 @@ def run(config: Config, folder: Path) -> dict:
 
 def settings(config: Config) -> dict:
     """What makes the run what it is."""
-    own = {name: value for name, value in asdict(config).items() if name not in ("device", "out", "correlations")}
-    return {**own, "strength": strength(config)}
+    others = ("device", "out", "correlations", *(() if config.recipe == "annealed-vae" else ANNEALED))
+    own = asdict(config) | {"strength": strength(config)}
+    return {name: value for name, value in own.items() if name not in others}
 
 
 def strength(config: Config) -> float:
@@ -190,23 +194,17 @@ def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
     return next((term.adversary.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
 
 
-def train(
-    config: Config, model, guide, objective, data: Dataset, folder: Path
-) -> tuple[float, Representation, list[dict]]:
-    """Train in stages; gives the seconds, the codes at the end, and the total correlation after each stage before."""
-    file = folder / "correlations.json"
-    followed = json.loads(file.read_text()) if file.exists() else []
+def train(config: Config, model, guide, objective, data: Dataset, folder: Path) -> tuple[float, Representation]:
+    """Train in stages, and remember the total correlation after each but the last; gives the seconds and the codes."""
     for stage in stages(config):
         last = train_to(stage, config, model, guide, objective, data, folder)
         if last["epoch"] == stage:  # else the run had come further before it was stopped
             codes = represent(model, guide, data, progress=True)
         if last["epoch"] == stage and last["step"] < config.steps:
-            followed = [row for row in followed if row["step"] < last["step"]]
-            followed.append({"step": last["step"], **correlations(codes, objective, config.seed)})
-            file.write_text(json.dumps(followed, indent=2) + "\n")
+            remember(folder, {"step": last["step"], **correlations(codes, objective, config.seed)})
     if last["epoch"] != stage:
         raise ValueError(f"expected a run of {config.steps} steps in {folder}, got one that has come to {last['step']}")
-    return last["seconds"], codes, followed
+    return last["seconds"], codes
 
 
 def train_to(stage: int, config: Config, model, guide, objective, data: Dataset, folder: Path) -> dict:
@@ -240,6 +238,17 @@ def stages(config: Config) -> list[int]:
     return sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)})
 
 
+def followed(folder: Path) -> list[dict]:
+    """The total correlations of a run so far."""
+    file = folder / "correlations.json"
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def remember(folder: Path, row: dict) -> None:
+    rows = [before for before in followed(folder) if before["step"] < row["step"]]
+    (folder / "correlations.json").write_text(json.dumps([*rows, row], indent=2) + "\n")
+
+
 def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:
     """Total correlation of the aggregate posterior of all data, and what the critic takes it for, if there is one."""
     numbers = {"total_correlation": aggregate_posterior(codes.codes, codes.scales, None, seed=seed).total_correlation}
@@ -249,12 +258,10 @@ def correlations(codes: Representation, objective, seed: int) -> dict[str, float
     return numbers
 
 
-def at_the_end(config: Config, found: Disentanglement) -> list[dict]:
-    """:func:`correlations` of the scored codes, which have them; none where the aggregate posterior was left out."""
-    if found.aggregate is None:
-        return []
+def at_the_end(config: Config, found: Disentanglement) -> dict[str, float]:
+    """:func:`correlations` of the scored codes, which have them."""
     critic = {name: value for name, (value, _) in found.estimates.items() if name == "critic"}
-    return [{"step": config.steps, "total_correlation": found.aggregate.total_correlation, **critic}]
+    return {"step": config.steps, "total_correlation": found.aggregate.total_correlation, **critic}
 
 
 def later_critic(codes: Representation, seed: int) -> float:

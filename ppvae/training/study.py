@@ -12,31 +12,29 @@ REPORT = "report.json"
 def finished(folder: Path, settings: dict, length: str | None = None) -> bool:
     """Whether a run folder holds the report of a finished run.
 
-    ``length`` names the setting that says how long it is trained, if its runs can be lengthened: the report of a
-    shorter run is then none of this one.
+    ``length`` names the setting that says how long it is trained, if its runs can be lengthened: a shorter one is then
+    not finished.
 
     Raises RunFolderError if that run had other ``settings`` than these (of those that are named here).
     """
-    if not (folder / REPORT).exists():
-        return False
-    return not _shorter(folder, json.loads((folder / REPORT).read_text()), settings, length)
+    return (folder / REPORT).exists() and _is_of(folder, _read(folder / REPORT), settings, length)
 
 
-def claim(folder: Path, settings: dict, length: str | None = None) -> None:
+def claim(folder: Path, settings: dict) -> None:
     """Say in a run folder, which must exist, what ``settings`` its run has, before anything else is written there.
 
-    A folder whose run differs in nothing but a smaller ``length`` (the name of a setting) is taken up, to train on.
+    A run that can be lengthened leaves its length out.
 
     Raises RunFolderError where it holds a checkpoint or a report of others, which would be taken for these'.
     """
     file = folder / "settings.json"
-    if started(folder) or (folder / REPORT).exists():
-        said = next((path for path in (file, folder / REPORT) if path.exists()), None)
-        if said is None:
-            raise RunFolderError(f"{folder} holds a run that does not say its settings; choose another folder (--out)")
-        if not _shorter(folder, json.loads(said.read_text()), settings, length):
-            return
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+    if not started(folder) and not (folder / REPORT).exists():
+        _write(file, settings)
+        return
+    said = next((path for path in (file, folder / REPORT) if path.exists()), None)
+    if said is None:
+        raise RunFolderError(f"{folder} holds a run that does not say its settings; choose another folder (--out)")
+    _is_of(folder, _read(said), settings)
 
 
 def started(folder: Path) -> bool:
@@ -44,27 +42,42 @@ def started(folder: Path) -> bool:
     return (folder / "last.safetensors").exists()
 
 
+def withdraw_report(folder: Path) -> None:
+    """Take the report out, if there is one, before what it reports on is written anew."""
+    (folder / REPORT).unlink(missing_ok=True)
+
+
 def write_report(folder: Path, report: dict) -> None:
     """The last thing that a run writes: with it, it is finished. Raises ValueError at a NaN, which JSON has not."""
-    whole = folder / f".{REPORT}"
-    whole.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    os.replace(whole, folder / REPORT)  # a process that reads beside this one never finds half of it
+    _write(folder / REPORT, report)
 
 
 def reports(out: Path, settings: dict, length: str | None = None) -> list[dict]:
-    """Those of all finished runs in the folders of ``out``, by name; refused like :func:`finished` if any differs."""
-    folders = [path.parent for path in sorted(out.glob(f"*/{REPORT}"))]
-    return [json.loads((folder / REPORT).read_text()) for folder in folders if finished(folder, settings, length)]
+    """Those of all finished runs in the folders of ``out``, by name; without shorter ones where there is a ``length``.
+
+    Raises RunFolderError like :func:`finished` if any other differs.
+    """
+    found = [(path.parent, _read(path)) for path in sorted(out.glob(f"*/{REPORT}"))]
+    return [report for folder, report in found if _is_of(folder, report, settings, length)]
 
 
-def _shorter(folder: Path, saved: dict, settings: dict, length: str | None) -> bool:
-    """Whether what was run is a shorter run of these settings; RunFolderError if it is another."""
-    shorter = False
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def _write(path: Path, values: dict) -> None:
+    whole = path.with_name(f".{path.name}")
+    whole.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    os.replace(whole, path)  # a process that reads beside this one never finds half of it
+
+
+def _is_of(folder: Path, saved: dict, settings: dict, length: str | None = None) -> bool:
+    """Whether what was run has these settings: False if it is shorter, RunFolderError if it is another."""
+    if length is not None and saved.get(length, settings[length]) < settings[length]:
+        return False
     for name, value in json.loads(json.dumps(settings)).items():
-        if name == length and name in saved and saved[name] < value:
-            shorter = True
-        elif saved.get(name) != value:
+        if saved.get(name) != value:
             raise RunFolderError(
                 f"{folder} was run with {name}={saved.get(name)!r}, not {value!r}; choose another folder (--out)"
             )
-    return shorter
+    return True

@@ -108,15 +108,45 @@ def test_a_run_that_was_stopped_gives_the_report_of_one_that_was_not(scripts, tm
 @pytest.mark.parametrize("recipe", ["factor-vae", "annealed-vae"])
 def test_a_run_that_is_lengthened_gives_the_report_of_one_that_was_that_long(scripts, tmp_path, recipe):
     one, _ = scripts
-    whole = one.main(small(one, recipe=recipe, ramp=3, out=tmp_path / "whole"))
-    short = small(one, recipe=recipe, ramp=3, steps=2, correlations=1, out=tmp_path / "lengthened")
+    whole = one.main(small(one, recipe=recipe, steps=6, correlations=3, ramp=3, out=tmp_path / "whole"))
+    short = small(one, recipe=recipe, steps=2, correlations=1, ramp=3, out=tmp_path / "lengthened")
     one.main(short)
-    (tmp_path / "lengthened" / "correlations.json").write_text(json.dumps(whole["correlations"][:1]))
-    lengthened = one.main(replace(short, steps=4, correlations=2))
+    lengthened = one.main(replace(short, steps=6, correlations=3))
     del whole["training_seconds"], lengthened["training_seconds"]
     assert lengthened == whole
-    with pytest.raises(ppvae.training.run_folder.RunFolderError, match="run with steps=4, not 2"):
+    before = (tmp_path / "lengthened" / "report.json").read_text()
+    with pytest.raises(ValueError, match="got one that has come to 6"):
         one.main(short)
+    assert (tmp_path / "lengthened" / "report.json").read_text() == before
+
+
+def test_what_was_looked_at_in_a_shorter_run_is_kept(scripts, tmp_path):
+    one, _ = scripts
+    short = small(one, recipe="vae", correlations=1, out=tmp_path)
+    first = one.main(short)["correlations"]
+    report = one.main(replace(short, steps=6))
+    assert [row["step"] for row in report["correlations"]] == [4, 6]
+    assert report["correlations"][:1] == first
+
+
+def test_a_run_stopped_between_new_codes_and_their_report_has_none(scripts, tmp_path, monkeypatch):
+    one, _ = scripts
+    short = small(one, recipe="vae", correlations=1, out=tmp_path)
+    one.main(short)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(one, "score", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            one.main(replace(short, steps=6))
+    assert not (tmp_path / "report.json").exists()
+    assert one.main(replace(short, steps=6))["steps"] == 6
+
+
+def test_settings_that_a_recipe_does_not_read_are_none_of_its_own(scripts):
+    one, study = scripts
+    assert one.ANNEALED == ("gamma", "ramp")
+    assert {"gamma", "ramp"} <= one.settings(small(one, recipe="annealed-vae")).keys()
+    assert one.settings(small(one, recipe="vae", ramp=3)) == one.settings(small(one, recipe="vae", gamma=7.0))
+    assert study.shared(small(one, recipe="annealed-vae", ramp=3)) == study.shared(small(one, recipe="vae"))
 
 
 def test_a_run_is_coded_in_both_types_and_left_as_it_was(scripts, tmp_path, monkeypatch):
@@ -126,11 +156,12 @@ def test_a_run_is_coded_in_both_types_and_left_as_it_was(scripts, tmp_path, monk
     report = one.main(small(one, recipe="vae", correlations=1, out=tmp_path))
     weights = (tmp_path / "last.safetensors").read_bytes()
     found = both.main(both.Config(run=tmp_path, leave_out=("dci", "irs", "aggregate", "higgins")))
+    assert found["epoch"] == 2
     assert {name: report[name] for name in found["bfloat16"]} == found["bfloat16"]
     assert {"reconstruction", "factor_vae", "mig"} <= found["float32"].keys()
     assert found["float32"]["reconstruction"] != report["reconstruction"]
     assert found["float32"]["reconstruction"] == pytest.approx(report["reconstruction"], rel=1e-3)
-    assert 0 < max(found["moved"].values()) < 0.1
+    assert 0 < max(found["moved"]) < 0.1
     assert (tmp_path / "last.safetensors").read_bytes() == weights
     assert json.loads((tmp_path / "bfloat16.json").read_text())["float32"] == found["float32"]
 
@@ -176,6 +207,22 @@ def test_the_study_runs_what_is_missing_and_tables_what_is_there(scripts, tmp_pa
     study.main(config)
     assert before == {path: path.stat().st_mtime for path in tmp_path.glob("*/report.json")}
     assert (tmp_path / "scatter.png").stat().st_size > 1000
+
+
+def test_the_table_of_the_study_keeps_its_numbers_whole(scripts, tmp_path, monkeypatch, capsys):
+    _, study = scripts
+    names = [f"annealed-vae {capacity}" for capacity in range(8)]
+    values = {key: [-123.456, 0.123] for key in study.COLUMNS} | {"udr": 0.0, "irs": None}
+    monkeypatch.setenv("COLUMNS", "60")
+    one = {"data": "sprites", "steps": 4, "learning_rate": 5e-4}
+    study.print_table([{"name": name, "seeds": [0, 1], **values} for name in names], one)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    text = "\n".join(lines)
+    assert text.count("-123.5 ± 0.1") == len(names) * (len(study.COLUMNS) - 1)
+    assert text.count(" 0.000 ") == len(names)
+    assert "IRS" not in text
+    assert "TC by a later critic" in text
 
 
 def test_the_study_leaves_a_run_to_the_process_that_is_at_it(scripts, tmp_path):

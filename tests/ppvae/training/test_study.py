@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ppvae.training.run_folder import RunFolderError
-from ppvae.training.study import claim, finished, reports, started, write_report
+from ppvae.training.study import claim, finished, reports, started, withdraw_report, write_report
 
 
 def test_a_run_is_finished_once_it_has_a_report(tmp_path):
@@ -35,22 +35,27 @@ def test_a_folder_is_claimed_by_the_settings_of_its_run(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text()) == {"epochs": 3, "hidden": [5, 5]}
 
 
-def test_a_finished_run_is_lengthened_by_its_length_alone(tmp_path):
+def test_a_shorter_run_is_not_finished_where_runs_can_be_lengthened(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    claim(folder, {"steps": 10, "seed": 0}, "steps")
     write_report(folder, {"steps": 10, "seed": 0})
     assert finished(folder, {"steps": 10, "seed": 0}, "steps")
+    assert reports(tmp_path, {"steps": 10}, "steps") == [{"steps": 10, "seed": 0}]
     assert not finished(folder, {"steps": 20, "seed": 0}, "steps")
     assert reports(tmp_path, {"steps": 20}, "steps") == []
-    with pytest.raises(RunFolderError, match="run with seed=0, not 1"):
-        claim(folder, {"steps": 20, "seed": 1}, "steps")
+    for wrong in ({"steps": 5, "seed": 0}, {"steps": 10, "seed": 1}):
+        with pytest.raises(RunFolderError, match=r"was run with (steps=10, not 5|seed=0, not 1)"):
+            finished(folder, wrong, "steps")
     with pytest.raises(RunFolderError, match="run with steps=10, not 20"):
-        claim(folder, {"steps": 20, "seed": 0})
-    claim(folder, {"steps": 20, "seed": 0}, "steps")
-    assert json.loads((folder / "settings.json").read_text()) == {"steps": 20, "seed": 0}
-    with pytest.raises(RunFolderError, match="run with steps=20, not 10"):
-        claim(folder, {"steps": 10, "seed": 0}, "steps")
+        finished(folder, {"steps": 20, "seed": 0})
+
+
+def test_a_report_can_be_withdrawn(tmp_path):
+    withdraw_report(tmp_path)
+    write_report(tmp_path, {"seed": 0})
+    withdraw_report(tmp_path)
+    assert not finished(tmp_path, {"seed": 0})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_was_never_claimed_is_known_by_its_report_or_refused(tmp_path):
