@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from disentanglement_study import flat
 from factorvae_dsprites import Config as Run
 from factorvae_dsprites import build_pair, reconstruction
 from rich.console import Console
@@ -71,9 +72,7 @@ def coded(config: Config, run: Run, model, guide, data: Dataset) -> tuple[Repres
     """The codes of all data, and their scores beside the reconstruction error."""
     codes = represent(model, guide, data, progress=True)
     found = score(codes, seed=run.seed, leave_out=config.leave_out, progress=True).to_dict()
-    numbers = {
-        name: value for name, value in {**(found["aggregate"] or {}), **found}.items() if isinstance(value, float)
-    }
+    numbers = {name: value for name, value in flat(found).items() if isinstance(value, float)}
     return codes, {"reconstruction": reconstruction(model, guide, data, run.seed), **numbers}
 
 

@@ -174,11 +174,10 @@ def print_table(table: list[dict], one: dict) -> None:
     }
     cells = [[cell(row[key]) for key in labels] + [str(len(row["seeds"]))] for row in table]
     names = [row["name"].replace("-", " ") for row in table]  # which may be broken there
-    least = (
-        max(len(text) for column in [*cells, *map(str.split, names)] for text in column) + 3
-    )  # a border and a blank on either side
+    widest = max(len(text) for column in [*cells, *map(str.split, names)] for text in column)
     console = Console()
-    side_by_side = max(1, (console.width - max(map(len, labels.values())) - 4) // least)
+    room = console.width - max(map(len, labels.values())) - 4  # of the labels' borders and blanks
+    side_by_side = max(1, room // (widest + 3))  # a border and a blank on either side
     title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"
     for first in range(0, len(table), side_by_side):
         block = slice(first, first + side_by_side)

@@ -18,7 +18,6 @@ Writes to the run folder: settings.json, checkpoints, metrics.jsonl, correlation
 total_correlation.png. Run again, it takes up what was stopped; with more ``--steps`` (from 1,000 on) it trains on.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,21 +29,15 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
+from total_correlations import at_the_end, correlations, followed, later_critic, log_ratio, remember
 
 import ppvae
-from ppvae import AdversarialDivergence, adversarial_autoencoder, command_line, plots, train_critic
+from ppvae import AdversarialDivergence, adversarial_autoencoder, command_line, plots
 from ppvae.data import Dataset, load
-from ppvae.evaluation.disentanglement import (
-    Disentanglement,
-    Representation,
-    aggregate_posterior,
-    critic_correlation,
-    represent,
-    score,
-)
+from ppvae.evaluation.disentanglement import Disentanglement, Representation, represent, score
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
-from ppvae.objectives import TotalCorrelation, critic_adam, critic_network
+from ppvae.objectives import critic_adam, critic_network
 from ppvae.training import environment, resolve_device
 from ppvae.training.run_folder import alone_in
 from ppvae.training.study import claim, started, withdraw_report, write_report
@@ -132,7 +125,7 @@ def run(config: Config, folder: Path) -> dict:
     ratio = log_ratio(objective)
     found = score(codes, critic=ratio, seed=config.seed, leave_out=config.leave_out, progress=True)
     if found.aggregate is not None:
-        remember(folder, at_the_end(config, found))
+        remember(folder, at_the_end(config.steps, found))
     error = reconstruction(model, guide, data, config.seed)
     draw_figures(model, guide, data, codes, followed(folder), folder)
     found.plot().savefig(folder / "information.png", dpi=120)
@@ -188,12 +181,6 @@ def critic(config: Config) -> dict:
     return {"latent_dim": config.latent_dim, "critic": network, "optimizer": optimizer}
 
 
-def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
-    """That of its critic of the total correlation; None where it has none."""
-    terms = getattr(objective, "regularisers", ())
-    return next((term.adversary.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
-
-
 def train(config: Config, model, guide, objective, data: Dataset, folder: Path) -> tuple[float, Representation]:
     """Train in stages, and remember the total correlation after each but the last; gives the seconds and the codes."""
     for stage in stages(config):
@@ -238,45 +225,13 @@ def stages(config: Config) -> list[int]:
     return sorted({-(-epochs * (i + 1) // config.correlations) for i in range(config.correlations)})
 
 
-def followed(folder: Path) -> list[dict]:
-    """The total correlations of a run so far."""
-    file = folder / "correlations.json"
-    return json.loads(file.read_text()) if file.exists() else []
-
-
-def remember(folder: Path, row: dict) -> None:
-    rows = [before for before in followed(folder) if before["step"] < row["step"]]
-    (folder / "correlations.json").write_text(json.dumps([*rows, row], indent=2) + "\n")
-
-
-def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:
-    """Total correlation of the aggregate posterior of all data, and what the critic takes it for, if there is one."""
-    numbers = {"total_correlation": aggregate_posterior(codes.codes, codes.scales, None, seed=seed).total_correlation}
-    ratio = log_ratio(objective)
-    if ratio is not None:
-        numbers["critic"] = critic_correlation(ratio, codes.codes, codes.scales, seed=seed).mean().item()
-    return numbers
-
-
-def at_the_end(config: Config, found: Disentanglement) -> dict[str, float]:
-    """:func:`correlations` of the scored codes, which have them."""
-    critic = {name: value for name, (value, _) in found.estimates.items() if name == "critic"}
-    return {"step": config.steps, "total_correlation": found.aggregate.total_correlation, **critic}
-
-
-def later_critic(codes: Representation, seed: int) -> float:
-    """Total correlation by a critic that is trained on the codes when they are finished, whatever the recipe."""
-    later = train_critic(codes.drawn(seed).codes, seed=seed)
-    return critic_correlation(later.log_ratio, codes.codes, codes.scales, seed=seed).mean().item()
-
-
 def reconstruction(model, guide, data: Dataset, seed: int) -> float:
     """- E log p(x | z), in nats, over images drawn at random."""
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     return ppvae.evaluate_loss(ppvae.Distortion(), model, guide, data.take(rows), seed=seed)
 
 
-def draw_figures(model, guide, data: Dataset, codes: Representation, followed: list[dict], folder: Path) -> None:
+def draw_figures(model, guide, data: Dataset, codes: Representation, totals: list[dict], folder: Path) -> None:
     example = data.rows(data.factors.index(torch.tensor([[2 * size // 3 for size in data.factors.sizes]])))  # a heart
     moved = ppvae.traversals(model, guide, example).cpu()
     plots.traversal_grid(moved, codes.kl).savefig(folder / "traversals.png", dpi=120)
@@ -287,11 +242,11 @@ def draw_figures(model, guide, data: Dataset, codes: Representation, followed: l
         again = model.decode(ppvae.features(guide, x), x.dim() - 1).mean
     rows = torch.stack([x, again])
     plots.image_grid(rows, ["image", "reconstruction"]).savefig(folder / "reconstructions.png", dpi=120)
-    if not followed:
+    if not totals:
         return
     names = {"total_correlation": "of all data", "critic": "by the critic"}
-    series = {label: [row[name] for row in followed] for name, label in names.items() if name in followed[0]}
-    figure = plots.curves([row["step"] for row in followed], series, "step", "total correlation, nats")
+    series = {label: [row[name] for row in totals] for name, label in names.items() if name in totals[0]}
+    figure = plots.curves([row["step"] for row in totals], series, "step", "total correlation, nats")
     figure.savefig(folder / "total_correlation.png", dpi=120)
 
 

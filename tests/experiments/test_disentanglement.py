@@ -33,7 +33,8 @@ def scripts(monkeypatch):
     monkeypatch.setattr(one, "load", lambda name: Splits(data, data))
     monkeypatch.setattr(one, "IMAGES", 20)
     monkeypatch.setattr(one, "EPOCH", 2)
-    monkeypatch.setattr(one, "train_critic", partial(one.train_critic, num_steps=2, batch_size=8))
+    followed = import_module("total_correlations")
+    monkeypatch.setattr(followed, "train_critic", partial(followed.train_critic, num_steps=2, batch_size=8))
     monkeypatch.setattr(study, "SPRITES", factors)
     return one, study
 
@@ -96,7 +97,7 @@ def test_a_run_that_was_stopped_gives_the_report_of_one_that_was_not(scripts, tm
     one, _ = scripts
     whole = one.main(small(one, out=tmp_path / "whole"))
     with monkeypatch.context() as stopping:
-        stopping.setattr(one, "aggregate_posterior", _interrupt)
+        stopping.setattr(import_module("total_correlations"), "aggregate_posterior", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             one.main(small(one, out=tmp_path / "stopped"))
     resumed = one.main(small(one, out=tmp_path / "stopped"))
