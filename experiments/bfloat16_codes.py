@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ppvae import Representation, command_line, load_checkpoint, represent
+from ppvae import Representation, cli, load_checkpoint, represent
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import score
 from ppvae.training import resolve_device
@@ -87,4 +87,4 @@ def print_table(rounded: dict[str, float], plain: dict[str, float], moved: float
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

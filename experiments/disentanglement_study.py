@@ -32,7 +32,7 @@ from rich.table import Column, Table
 from safetensors.torch import load_file
 from torch import tensor
 
-from ppvae import command_line, plots
+from ppvae import cli, plots
 from ppvae.data.sprites import SPRITES
 from ppvae.evaluation.disentanglement import Representation, udr
 from ppvae.training.run_folder import RunFolderInUseError
@@ -196,4 +196,4 @@ def cell(value: list | float | None) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

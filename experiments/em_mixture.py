@@ -28,7 +28,7 @@ from sklearn import datasets, decomposition, mixture
 from torch import Tensor
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 
 
 @dataclass(frozen=True)
@@ -139,4 +139,4 @@ def print_table(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -33,13 +33,13 @@ from torch import nn
 from total_correlations import at_the_end, correlations, followed, later_critic, log_ratio, remember
 
 import ppvae
-from ppvae import AdversarialDivergence, adversarial_autoencoder, command_line, plots
+from ppvae import AdversarialDivergence, adversarial_autoencoder, cli, plots
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import Disentanglement, Representation, represent, score
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import critic_adam, critic_network
 from ppvae.training import environment, resolve_device
-from ppvae.training.run_folder import alone_in
+from ppvae.training.run_folder import locked
 from ppvae.training.study import claim, started, withdraw_report, write_report
 
 Recipe = Literal[
@@ -107,7 +107,7 @@ class Config:
 
 def main(config: Config) -> dict:
     folder = run_folder(config)
-    with alone_in(folder):
+    with locked(folder):
         return run(config, folder)
 
 
@@ -228,7 +228,7 @@ def stages(config: Config) -> list[int]:
 def reconstruction(model, guide, data: Dataset, seed: int) -> float:
     """- E log p(x | z), in nats, over images drawn at random."""
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:IMAGES]
-    return ppvae.evaluate_loss(ppvae.Distortion(), model, guide, data.take(rows), seed=seed)
+    return ppvae.evaluate_loss(ppvae.Reconstruction(), model, guide, data.take(rows), seed=seed)
 
 
 def draw_figures(model, guide, data: Dataset, codes: Representation, totals: list[dict], folder: Path) -> None:
@@ -260,4 +260,4 @@ def print_report(report: dict, found: Disentanglement) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -35,9 +35,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ppvae
-from ppvae import command_line, guides, plots
+from ppvae import cli, guides, plots
 from ppvae.data import Dataset, Splits, load
-from ppvae.likelihoods import Bernoulli, DiscretizedLogistic
+from ppvae.distributions.likelihoods import Bernoulli, DiscretizedLogistic
 from ppvae.nn import MLP
 from ppvae.training import environment, load_checkpoint, resolve_device
 from ppvae.training.study import finished, started, write_report
@@ -284,4 +284,4 @@ def images(model, guide, x: Tensor) -> Figure:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

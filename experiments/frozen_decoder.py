@@ -37,7 +37,7 @@ from rich.console import Console
 from torch import nn
 
 import ppvae
-from ppvae import command_line, plots
+from ppvae import cli, plots
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP
 from ppvae.training import environment, resolve_device
@@ -176,4 +176,4 @@ def gap_figure(comparison: ppvae.Comparison) -> Figure:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 import ppvae
-from ppvae import command_line, plots
+from ppvae import cli, plots
 from ppvae.data import load
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 from ppvae.training import environment, resolve_device
 
 PUBLISHED = {  # nats on MNIST, the pair with a Gaussian and the pair with a flow guide; as noted from the paper
@@ -146,4 +146,4 @@ PARTS = ("approximation", "amortization")
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

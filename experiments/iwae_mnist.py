@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import Splits, load
 from ppvae.nn import MLP
 from ppvae.training import environment, resolve_device
@@ -240,4 +240,4 @@ def picture(reports: list[dict]) -> Figure:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

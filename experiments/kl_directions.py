@@ -27,8 +27,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import command_line
-from ppvae.gaussians import standard_normal
+from ppvae import cli
+from ppvae.distributions.gaussians import standard_normal
 from ppvae.nn import MLP
 
 NOISE = 0.25
@@ -159,4 +159,4 @@ def print_sides(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

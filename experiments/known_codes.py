@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data.sprites import SPRITES
 from ppvae.evaluation.disentanglement import Representation, score
 
@@ -105,4 +105,4 @@ def table_of(found: dict[str, dict[str, float]]) -> Table:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

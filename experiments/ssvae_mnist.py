@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import command_line, plots
+from ppvae import cli, plots
 from ppvae.data import Dataset, Splits, hide_labels, load
 from ppvae.errors import DataError
 from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
@@ -251,4 +251,4 @@ def print_table(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -21,7 +21,7 @@ from rich.table import Table
 from ssvae_mnist import Config as Run
 from ssvae_mnist import main as run
 
-from ppvae import command_line
+from ppvae import cli
 from ppvae.training.study import finished, reports, started
 
 PUBLISHED = {
@@ -98,4 +98,4 @@ def spread(values: list[float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

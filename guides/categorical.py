@@ -7,7 +7,7 @@ import pyro
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Guide
+from ppvae.engine.contract import Guide
 
 
 class CategoricalGuide(Guide):

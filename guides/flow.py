@@ -17,8 +17,8 @@ from pyro import distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor, nn
 
-from ppvae.contract import AmortizedGuide
-from ppvae.gaussians import diagonal_normal
+from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.engine.contract import AmortizedGuide
 
 
 class FlowGuide(AmortizedGuide):

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import AmortizedGuide
+from ppvae.engine.contract import AmortizedGuide
 
 
 class FullRankGaussian(AmortizedGuide):

@@ -12,8 +12,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.contract import Guide
-from ppvae.gaussians import diagonal_normal
+from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.engine.contract import Guide
 
 
 class BottomUpGuide(Guide):

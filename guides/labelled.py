@@ -9,8 +9,8 @@ import pyro
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Guide
-from ppvae.gaussians import diagonal_normal
+from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.engine.contract import Guide
 
 
 class LabelGuide(Guide):

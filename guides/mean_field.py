@@ -8,8 +8,8 @@ Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes", appendix C.2
 from pyro import distributions as dist
 from torch import Tensor
 
-from ppvae.contract import AmortizedGuide
-from ppvae.gaussians import diagonal_normal
+from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.engine.contract import AmortizedGuide
 
 
 class MeanFieldGaussian(AmortizedGuide):

@@ -18,7 +18,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppvae.contract import AmortizedGuide
+from ppvae.engine.contract import AmortizedGuide
 
 
 class MixtureGuide(AmortizedGuide):

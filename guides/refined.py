@@ -10,9 +10,9 @@ High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoder
 
 from torch import Tensor, nn
 
-from ppvae.contract import AmortizedGuide
-from ppvae.isolation import forked_randomness
-from ppvae.local import improved
+from ppvae.engine.contract import AmortizedGuide
+from ppvae.engine.isolation import forked_randomness
+from ppvae.objectives.local import improved
 
 SEED = 0  # of the steps' noise: one and the same q(z | x) at every call, as annealing and rescoring need it
 

@@ -12,7 +12,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Model
+from ppvae.engine.contract import Model
 
 
 class GaussianMixture(Model):

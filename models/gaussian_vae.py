@@ -10,8 +10,8 @@ from ppvae.models.priors import StandardNormal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Model
-from ppvae.likelihoods import Bernoulli, Likelihood
+from ppvae.distributions.likelihoods import Bernoulli, Likelihood
+from ppvae.engine.contract import Model
 
 
 class GaussianVAE(Model):

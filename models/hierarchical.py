@@ -12,9 +12,9 @@ import pyro
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Model
-from ppvae.gaussians import diagonal_normal, standard_normal
-from ppvae.likelihoods import Bernoulli, Likelihood
+from ppvae.distributions.gaussians import diagonal_normal, standard_normal
+from ppvae.distributions.likelihoods import Bernoulli, Likelihood
+from ppvae.engine.contract import Model
 
 
 class HierarchicalVAE(Model):

@@ -13,8 +13,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Model
-from ppvae.gaussians import standard_normal
+from ppvae.distributions.gaussians import standard_normal
+from ppvae.engine.contract import Model
 
 
 class LinearGaussian(Model):

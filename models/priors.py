@@ -5,8 +5,8 @@ from pyro import distributions as dist
 from pyro.distributions.transforms import conditional_affine_autoregressive
 from torch import Tensor, nn
 
-from ppvae.contract import AmortizedGuide
-from ppvae.gaussians import standard_normal
+from ppvae.distributions.gaussians import standard_normal
+from ppvae.engine.contract import AmortizedGuide
 
 
 class StandardNormal(nn.Module):

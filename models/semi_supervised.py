@@ -13,9 +13,9 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppvae.contract import Model
-from ppvae.gaussians import standard_normal
-from ppvae.likelihoods import Bernoulli, Likelihood
+from ppvae.distributions.gaussians import standard_normal
+from ppvae.distributions.likelihoods import Bernoulli, Likelihood
+from ppvae.engine.contract import Model
 
 
 class SemiSupervisedVAE(Model):

@@ -1,7 +1,9 @@
 """A bench for amortized inference in Pyro: pick a model, a guide and an objective, each on its own."""
 
-from ppvae.contract import AmortizedGuide, Guide, Model, check_pair
 from ppvae.data import Dataset
+from ppvae.engine.contract import AmortizedGuide, Guide, Model, check_pair
+from ppvae.engine.pair import draw
+from ppvae.engine.particles import Particles
 from ppvae.errors import (
     CheckpointError,
     ContractError,
@@ -43,21 +45,21 @@ from ppvae.objectives import (
     ClassifierLoss,
     Consistency,
     ConstrainedReconstruction,
-    CovariancePenalty,
-    Decomposition,
-    Distortion,
+    DIPPenalty,
     DReG,
     ForwardKL,
     KLWeight,
     MaximumMeanDiscrepancy,
     Objective,
     Ramp,
+    Reconstruction,
     Regularised,
     Regulariser,
     Renyi,
     ReweightedWakeSleep,
     SteinDiscrepancy,
     StickingTheLanding,
+    TCDecomposition,
     TotalCorrelation,
     adversarial_autoencoder,
     annealed_vae,
@@ -72,8 +74,6 @@ from ppvae.objectives import (
     wae,
     warm_up,
 )
-from ppvae.particles import Particles
-from ppvae.replay import draw
 from ppvae.training import FitResult, adam, fit, load_checkpoint
 
 __all__ = [
@@ -91,13 +91,11 @@ __all__ = [
     "Consistency",
     "ConstrainedReconstruction",
     "ContractError",
-    "CovariancePenalty",
+    "DIPPenalty",
     "DReG",
     "DataError",
     "Dataset",
-    "Decomposition",
     "Disentanglement",
-    "Distortion",
     "FitResult",
     "ForwardKL",
     "Gaps",
@@ -113,6 +111,7 @@ __all__ = [
     "Particles",
     "PpvaeError",
     "Ramp",
+    "Reconstruction",
     "Regularised",
     "Regulariser",
     "Renyi",
@@ -120,6 +119,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "SteinDiscrepancy",
     "StickingTheLanding",
+    "TCDecomposition",
     "TotalCorrelation",
     "UpperBound",
     "accuracy",

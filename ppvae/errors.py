@@ -6,7 +6,7 @@ class PpvaeError(Exception):
 
 
 class ContractError(PpvaeError, ValueError):
-    """A model, a guide or their input breaks the contract of :mod:`ppvae.contract`."""
+    """A model, a guide or their input breaks the contract of :mod:`ppvae.engine.contract`."""
 
 
 class DataError(PpvaeError, ValueError):

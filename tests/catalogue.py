@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import ppvae
 from ppvae import guides
-from ppvae.likelihoods import Bernoulli, Categorical, Gaussian
+from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
 from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
 
 BATCH, CLASSES, LATENT = 6, 4, 3

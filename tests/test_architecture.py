@@ -28,7 +28,7 @@ FORBIDDEN = {
     "ppvae": ["ppvae.models", "ppvae.guides", "models", "guides", "experiments", "tests"],
     "models": ["ppvae.guides", "guides", "experiments", "tests"],
     "guides": ["ppvae.models", "models", "experiments", "tests"],
-    "ppvae/nn": ["pyro", "ppvae.particles", "ppvae.objectives", "ppvae.contract", "ppvae.training"],
+    "ppvae/nn": ["pyro", "ppvae.engine.particles", "ppvae.objectives", "ppvae.engine.contract", "ppvae.training"],
     "ppvae/objectives": ["ppvae.evaluation", "ppvae.training", "ppvae.data"],
     "ppvae/evaluation": ["ppvae.training", "ppvae.objectives"],
 }

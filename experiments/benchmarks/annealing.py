@@ -27,9 +27,15 @@ from rich.table import Table
 from torch import Tensor
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import load
-from ppvae.evaluation.annealing import PILOT_GAIN, PILOT_TEMPERATURES, PILOT_TRANSITIONS, TARGET_ACCEPTANCE, Annealing
+from ppvae.evaluation.likelihood.annealing import (
+    PILOT_GAIN,
+    PILOT_TEMPERATURES,
+    PILOT_TRANSITIONS,
+    TARGET_ACCEPTANCE,
+    Annealing,
+)
 from ppvae.nn import MLP
 from ppvae.training import environment
 
@@ -183,4 +189,4 @@ def mean_of(value: Tensor, error: Tensor) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -15,7 +15,7 @@ from ppvae.models import GaussianVAE
 from steps import Runs, report, timed
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import Dataset, Sprites
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 
@@ -77,4 +77,4 @@ def main(config: Config) -> Runs:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -18,7 +18,7 @@ from pyro.infer import RenyiELBO
 from steps import Runs, report, timed
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP
 
@@ -69,4 +69,4 @@ def main(config: Config) -> Runs:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import load
 from ppvae.nn import MLP, Autocast
 from ppvae.training import environment
@@ -174,4 +174,4 @@ def apart(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

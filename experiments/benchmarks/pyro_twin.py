@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import nn
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import Dataset, load
 from ppvae.nn import MLP, LabelledMLP
 from ppvae.training import Batches, environment
@@ -152,4 +152,4 @@ def report(runs: dict[str, list[tuple[float, float]]], rows: int) -> float:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ppvae
-from ppvae import command_line
+from ppvae import cli
 from ppvae.data import Dataset, Sprites
 from ppvae.nn import ConvDecoder, ConvEncoder
 from ppvae.training import environment, resolve_device
@@ -107,4 +107,4 @@ def report(config: Config, seconds: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__)

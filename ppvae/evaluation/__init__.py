@@ -1,17 +1,17 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes, and (in a package) disentanglement."""
 
-from ppvae.evaluation.annealed import AnnealedEstimate, BidirectionalEstimate
-from ppvae.evaluation.annealing import ais, bdmc
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
-from ppvae.evaluation.gaps import Gaps, gaps
 from ppvae.evaluation.labels import accuracy, features, predict
+from ppvae.evaluation.latent_traversals import traversals
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
+from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, BidirectionalEstimate
+from ppvae.evaluation.likelihood.annealing import ais, bdmc
+from ppvae.evaluation.likelihood.importance import LogMarginal, log_marginal
+from ppvae.evaluation.likelihood.inference_gaps import Gaps, gaps
+from ppvae.evaluation.likelihood.pareto import pareto_khat
+from ppvae.evaluation.likelihood.simulated import Calibration, UpperBound, calibration, upper_bound
 from ppvae.evaluation.loss import evaluate_loss
-from ppvae.evaluation.marginal import LogMarginal, log_marginal
-from ppvae.evaluation.pareto import pareto_khat
-from ppvae.evaluation.simulated import Calibration, UpperBound, calibration, upper_bound
-from ppvae.evaluation.traversals import traversals
 
 __all__ = [
     "AnnealedEstimate",

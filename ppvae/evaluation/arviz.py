@@ -6,11 +6,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppvae.checks import beside, check_input, check_parameters, check_weights
-from ppvae.evaluation.simulated import refuse_discrete
-from ppvae.isolation import untouched
-from ppvae.replay import at_values, draw, sites_of
-from ppvae.tracing import OBSERVED, trace
+from ppvae.engine.checks import check_input, check_parameters, check_weights, to_device_of
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.pair import at_values, draw, sites_of
+from ppvae.engine.tracing import OBSERVED, trace
+from ppvae.evaluation.likelihood.simulated import refuse_discrete
 
 
 def inference_data(
@@ -39,8 +39,8 @@ def inference_data(
         raise ValueError(f"expected draws, candidates and chunk of at least 1, got {draws}, {candidates} and {chunk}")
     check_parameters(model, guide)
     check_input(x, None)
-    x = beside(model, x)
-    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
+    x = to_device_of(model, x)
+    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
         refuse_discrete(sites_of(trace(model, x[:1], None, 1)))
         rows = max(1, chunk // (draws * candidates))
         parts = [

@@ -15,15 +15,15 @@ from rich.console import Console, Group
 from rich.table import Table
 from torch import Tensor
 
-from ppvae.checks import beside
-from ppvae.contract import check_pair
+from ppvae.engine.checks import to_device_of
+from ppvae.engine.contract import check_pair
 from ppvae.errors import ContractError
-from ppvae.evaluation.annealed import AnnealedEstimate
-from ppvae.evaluation.annealing import ais
 from ppvae.evaluation.arviz import inference_data
-from ppvae.evaluation.gaps import Bound, Gaps, gaps, require_amortized, tightest
-from ppvae.evaluation.marginal import KHAT_LIMIT, LogMarginal, log_marginal
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.annealed import AnnealedEstimate
+from ppvae.evaluation.likelihood.annealing import ais
+from ppvae.evaluation.likelihood.importance import KHAT_LIMIT, LogMarginal, log_marginal
+from ppvae.evaluation.likelihood.inference_gaps import Bound, Gaps, gaps, require_amortized, tightest
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,7 @@ def compare_pairs(
         raise ValueError(f"expected at least 2 data, for standard errors over them, got {len(x)}")
     for name, (model, guide) in pairs.items():
         try:
-            check_pair(model, guide, beside(model, x[:4]))
+            check_pair(model, guide, to_device_of(model, x[:4]))
             if gap_settings is not None:
                 require_amortized(guide)
         except ContractError as error:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
-from ppvae.isolation import untouched
-from ppvae.tracing import LABEL, distribution_at
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.tracing import LABEL, distribution_at
 
 ROWS = 1000  # data evaluated at once
 
@@ -44,5 +44,5 @@ def features(guide, x: Tensor, y: Tensor | None = None, site: str = "z") -> Tens
 
 
 def _in_evaluation(guide, site: str, x: Tensor, y: Tensor | None = None):
-    with untouched(guide, device=x.device, seed=0):
+    with evaluation_mode(guide, device=x.device, seed=0):
         return distribution_at(guide, site, x, y)

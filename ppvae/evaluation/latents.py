@@ -17,13 +17,13 @@ from pyro.distributions.distribution import Distribution
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ppvae.checks import beside, check_input, check_parameters, check_weights
-from ppvae.contract import check_pair
+from ppvae.engine.checks import check_input, check_parameters, check_weights, to_device_of
+from ppvae.engine.contract import check_pair
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.pair import draw, require_can_score
+from ppvae.engine.particles import Particles, Site
+from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError
-from ppvae.isolation import untouched
-from ppvae.particles import Particles, Site
-from ppvae.replay import draw, require_can_score
-from ppvae.tracing import distribution_at
 
 ACTIVE = 0.01
 
@@ -89,11 +89,11 @@ def latent_statistics(
         raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
     check_parameters(model, guide)
     check_input(x, None)
-    x = beside(model, x)
+    x = to_device_of(model, x)
     check_pair(model, guide, x[:4])
     require_can_score(guide)
     blocks = [slice(start, start + chunk) for start in range(0, len(x), chunk)]
-    with untouched(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
+    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
         parts = [_of_block(model, guide, x[block], site, num_particles) for block in blocks]
         first_of_guide, first_of_model = parts[0].first_of_guide, parts[0].first_of_model
         check_weights(torch.cat([part.log_weight for part in parts], -1))

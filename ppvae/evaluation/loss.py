@@ -3,10 +3,10 @@
 import pyro
 import torch
 
-from ppvae.checks import beside
 from ppvae.data import Dataset
-from ppvae.isolation import untouched
-from ppvae.tracing import mark_known
+from ppvae.engine.checks import to_device_of
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.tracing import mark_known
 
 
 def evaluate_loss(
@@ -23,10 +23,10 @@ def evaluate_loss(
         seed: of binarization and draws; the caller's own random state is left alone.
         step: of the training, for an objective of ppvae with schedules.
     """
-    data = data.to(beside(model, data.x[:1]).device)
+    data = data.to(to_device_of(model, data.x[:1]).device)
     total = torch.zeros((), dtype=torch.float64, device=data.x.device)
     modules = model, guide, *getattr(objective, "adversaries", ())
-    with untouched(*modules, device=data.x.device, seed=seed), pyro.validation_enabled(False):
+    with evaluation_mode(*modules, device=data.x.device, seed=seed), pyro.validation_enabled(False):
         for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
             for index in rows.tensor_split(-(-len(rows) // batch_size)) if len(rows) else ():  # no short one at the end
                 part = (data.rows(index), mark_known(data.y[index])) if labelled else (data.rows(index),)

@@ -1,14 +1,10 @@
 """Objectives: functions of one replay of a pair, each a ``pyro.infer.ELBO``; bounds, regularisers, recipes."""
 
-from ppvae.objectives.adversary import Adversary, Critic, critic_adam, critic_network
-from ppvae.objectives.aggregate import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
 from ppvae.objectives.base import Objective, Regularised, Regulariser
-from ppvae.objectives.consistency import Consistency
-from ppvae.objectives.evidence import ELBO, StickingTheLanding
-from ppvae.objectives.importance import IWAE, DReG, ForwardKL, Renyi, ReweightedWakeSleep
+from ppvae.objectives.bounds.evidence import ELBO, StickingTheLanding
+from ppvae.objectives.bounds.importance import IWAE, DReG, ForwardKL, Renyi, ReweightedWakeSleep
+from ppvae.objectives.critics import Adversary, Critic, critic_adam, critic_network
 from ppvae.objectives.kernels import RBF, InverseMultiquadratic, Kernel
-from ppvae.objectives.moments import CovariancePenalty
-from ppvae.objectives.rate import Capacity, ConstrainedReconstruction, Distortion, KLWeight
 from ppvae.objectives.recipes import (
     adversarial_autoencoder,
     annealed_vae,
@@ -22,8 +18,11 @@ from ppvae.objectives.recipes import (
     wae,
 )
 from ppvae.objectives.schedules import Ramp, warm_up
-from ppvae.objectives.semi_supervised import ClassifierLoss
-from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation, train_critic
+from ppvae.objectives.terms.kl import Capacity, ConstrainedReconstruction, KLWeight, Reconstruction
+from ppvae.objectives.terms.labels import ClassifierLoss, Consistency
+from ppvae.objectives.terms.moments import DIPPenalty
+from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
+from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation, train_critic
 
 __all__ = [
     "ELBO",
@@ -35,11 +34,9 @@ __all__ = [
     "ClassifierLoss",
     "Consistency",
     "ConstrainedReconstruction",
-    "CovariancePenalty",
     "Critic",
+    "DIPPenalty",
     "DReG",
-    "Decomposition",
-    "Distortion",
     "ForwardKL",
     "InverseMultiquadratic",
     "KLWeight",
@@ -47,12 +44,14 @@ __all__ = [
     "MaximumMeanDiscrepancy",
     "Objective",
     "Ramp",
+    "Reconstruction",
     "Regularised",
     "Regulariser",
     "Renyi",
     "ReweightedWakeSleep",
     "SteinDiscrepancy",
     "StickingTheLanding",
+    "TCDecomposition",
     "TotalCorrelation",
     "adversarial_autoencoder",
     "annealed_vae",

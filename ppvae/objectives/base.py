@@ -9,10 +9,10 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from ppvae.engine.pair import replay
+from ppvae.engine.particles import Particles
 from ppvae.errors import ContractError
-from ppvae.objectives.adversary import Adversary
-from ppvae.particles import Particles
-from ppvae.replay import replay
+from ppvae.objectives.critics import Adversary
 
 Kind = Literal["elbo", "bound", "other"]
 

@@ -7,8 +7,8 @@ from pyro.distributions.distribution import Distribution
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal
 
+from ppvae.engine.particles import Particles, Site
 from ppvae.errors import ContractError
-from ppvae.particles import Particles, Site
 
 
 def latent(particles: Particles, name: str) -> Site:

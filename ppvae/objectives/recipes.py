@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from ppvae.objectives.aggregate import AdversarialDivergence, MaximumMeanDiscrepancy
 from ppvae.objectives.base import Objective, Regularised, Regulariser
-from ppvae.objectives.evidence import ELBO
+from ppvae.objectives.bounds.evidence import ELBO
 from ppvae.objectives.kernels import InverseMultiquadratic
-from ppvae.objectives.moments import CovariancePenalty
-from ppvae.objectives.rate import Capacity, ConstrainedReconstruction, Distortion, KLWeight
 from ppvae.objectives.schedules import Ramp, Schedule
-from ppvae.objectives.total_correlation import Decomposition, TotalCorrelation
+from ppvae.objectives.terms.kl import Capacity, ConstrainedReconstruction, KLWeight, Reconstruction
+from ppvae.objectives.terms.moments import DIPPenalty
+from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy
+from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation
 
 
 def beta_vae(beta: float | Schedule = 4.0, site: str | None = None) -> Objective:
@@ -60,25 +60,25 @@ def beta_tcvae(
     """D + alpha MI + beta TC + gamma dimension-wise KL, from the batch, ``num_data`` the rows of the training set.
 
     Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders"; its experiments are by the
-    weighted estimate, ``stratified_sampling=False``. Arguments and errors as of :class:`Decomposition`."""
-    return ELBO() + Decomposition(num_data, alpha, beta, gamma, site, **sampling)
+    weighted estimate, ``stratified_sampling=False``. Arguments and errors as of :class:`TCDecomposition`."""
+    return ELBO() + TCDecomposition(num_data, alpha, beta, gamma, site, **sampling)
 
 
 def dip_vae_i(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
     """ELBO and a penalty on Cov E_q[z | x]; ``diagonal`` is 10 ``off_diagonal`` if None.
 
-    Arguments and errors as of :class:`CovariancePenalty`. Kumar, Sattigeri and Balakrishnan 2018, "Variational
+    Arguments and errors as of :class:`DIPPenalty`. Kumar, Sattigeri and Balakrishnan 2018, "Variational
     Inference of Disentangled Latent Concepts from Unlabeled Observations", equation 6."""
     diagonal = 10 * off_diagonal if diagonal is None else diagonal
-    return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=False, site=site)
+    return ELBO() + DIPPenalty(off_diagonal, diagonal, of_draws=False, site=site)
 
 
 def dip_vae_ii(off_diagonal: float = 10.0, diagonal: float | None = None, site: str = "z") -> Objective:
     """ELBO and a penalty on Cov z; ``diagonal`` is ``off_diagonal`` if None.
 
-    Arguments and errors as of :class:`CovariancePenalty`. Kumar et al. 2018, equation 7."""
+    Arguments and errors as of :class:`DIPPenalty`. Kumar et al. 2018, equation 7."""
     diagonal = off_diagonal if diagonal is None else diagonal
-    return ELBO() + CovariancePenalty(off_diagonal, diagonal, of_draws=True, site=site)
+    return ELBO() + DIPPenalty(off_diagonal, diagonal, of_draws=True, site=site)
 
 
 def info_vae(
@@ -110,11 +110,11 @@ def wae(lambda_: float = 10.0, scales: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5
 
     Arguments and errors as of :class:`MaximumMeanDiscrepancy`. Tolstikhin et al. 2018, "Wasserstein Auto-Encoders",
     where D is a squared error; here - log p(x | z), of which a Gaussian's is that and a constant."""
-    return Distortion() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(scales), site)
+    return Reconstruction() + MaximumMeanDiscrepancy(lambda_, InverseMultiquadratic(scales), site)
 
 
 def adversarial_autoencoder(weight: float = 1.0, latent_dim: int = 10, site: str = "z", **critic) -> Objective:
     """D and the adversarial loss of q(z) beside p(z). Makhzani et al. 2016, "Adversarial Autoencoders".
 
     ``critic`` and ``optimizer`` are those of :class:`AdversarialDivergence`."""
-    return Distortion() + AdversarialDivergence(weight, latent_dim, site, non_saturating=True, **critic)
+    return Reconstruction() + AdversarialDivergence(weight, latent_dim, site, non_saturating=True, **critic)

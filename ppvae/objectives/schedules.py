@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ppvae.engine.particles import Particles
 from ppvae.errors import ContractError
-from ppvae.particles import Particles
 
 Schedule = Callable[[int], float]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
-from ppvae.tracing import mark_known
+from ppvae.engine.tracing import mark_known
 
 OTHER = 1 << 32  # apart from the seed of any other run
 Part = tuple[Tensor] | tuple[Tensor, Tensor]

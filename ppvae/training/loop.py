@@ -9,16 +9,16 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.checks import check_modules
 from ppvae.data import Dataset
+from ppvae.engine.checks import check_modules
+from ppvae.engine.isolation import denormals_flushed, evaluating, forked_randomness, frozen, isolated, modes_restored
 from ppvae.evaluation.loss import evaluate_loss
-from ppvae.isolation import denormals_flushed, evaluating, forked_randomness, frozen, isolated, modes_restored
 from ppvae.objectives import Objective
 from ppvae.training.batches import Batches
 from ppvae.training.device import resolve_device
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run import Run
-from ppvae.training.run_folder import RunFolder, alone_in
+from ppvae.training.run_folder import RunFolder, locked
 from ppvae.training.setup import check_data, check_num_data, describe_run
 from ppvae.training.signals import stop_on_signals
 from ppvae.training.step import adversaries
@@ -107,7 +107,7 @@ def fit(
     if validation is not None:
         check_data(model, guide, validation)
     batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)
-    with alone_in(run_dir), _training(model, guide, adversaries(objective), train_model, device, seed):
+    with locked(run_dir), _training(model, guide, adversaries(objective), train_model, device, seed):
         run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
         run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))
         with (

@@ -19,7 +19,7 @@ class RunFolder:
     """A folder with config.json, metrics.jsonl, last.safetensors and best.safetensors.
 
     Args:
-        path: the folder, which :func:`alone_in` has made and holds. None keeps nothing on disk.
+        path: the folder, which :func:`locked` has made and holds. None keeps nothing on disk.
         resume: take up the run that the folder holds. Without it a folder that holds one is refused, so
             that no run overwrites another.
         config: what must be equal for a run to be taken up.
@@ -83,7 +83,7 @@ class RunFolder:
 
 
 @contextmanager
-def alone_in(path: str | Path | None) -> Iterator[None]:
+def locked(path: str | Path | None) -> Iterator[None]:
     """Hold a run folder against other processes, on this machine or on others that share it; None is no folder.
 
     Where the file system has locks; the lock ends with the process, however that ends. Raises RunFolderInUseError where

@@ -7,13 +7,13 @@ from dataclasses import asdict, is_dataclass
 import torch
 from torch import Tensor
 
-from ppvae.checks import check_label_range, check_support
-from ppvae.contract import check_pair
 from ppvae.data import Dataset, LazyImages
+from ppvae.engine.checks import check_label_range, check_support
+from ppvae.engine.contract import check_pair
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.tracing import OBSERVED, distribution_at
 from ppvae.errors import ContractError
-from ppvae.isolation import untouched
 from ppvae.objectives import Adversary, Kernel, Objective, Regulariser
-from ppvae.tracing import OBSERVED, distribution_at
 from ppvae.training.run import Run
 
 ROWS = 10_000  # at most, of images that are made or read when they are indexed
@@ -25,7 +25,7 @@ def check_data(model, guide, data: Dataset) -> None:
     images made or read when they are indexed, rows spread over the whole."""
     device = data.x.device
     few = torch.cat([rows[:4] for rows in data.rows_by_label()]).to(device)
-    with untouched(model, guide, device=device, seed=0):
+    with evaluation_mode(model, guide, device=device, seed=0):
         x, y = data.rows(few), data.labels(few)
         check_label_range(model, x, data.y)
         check_pair(model, guide, x, y)

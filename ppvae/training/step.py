@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ppvae.engine.particles import Particles
 from ppvae.errors import ContractError
 from ppvae.objectives import Adversary, Objective
-from ppvae.particles import Particles
 from ppvae.training.batches import Part
 
 

@@ -9,8 +9,8 @@ from ppvae.models import GaussianMixture, LinearGaussian, SemiSupervisedVAE
 from pyro import distributions as dist
 from torch import nn
 
-from ppvae.contract import Guide, Model
-from ppvae.likelihoods import Gaussian
+from ppvae.distributions.likelihoods import Gaussian
+from ppvae.engine.contract import Guide, Model
 from ppvae.nn import MLP, LabelledMLP
 
 

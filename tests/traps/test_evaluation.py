@@ -14,9 +14,9 @@ from torch.autograd.functional import jacobian
 
 import ppvae
 from ppvae.evaluation import annealing
-from ppvae.evaluation.hmc import hmc_step
+from ppvae.evaluation.likelihood.hmc import hmc_step
 from ppvae.nn import MLP
-from ppvae.objectives.importance import normalised
+from ppvae.objectives.bounds.importance import normalised
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
 from tests.traps.stock import raises, stock
 

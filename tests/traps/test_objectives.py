@@ -16,8 +16,8 @@ from pyro.infer import (
 from pyro.nn import PyroModule
 
 import ppvae
+from ppvae.engine.tracing import mark_known
 from ppvae.nn import MLP
-from ppvae.tracing import mark_known
 from ppvae.training.step import Trainer
 from tests.catalogue import LABELS, OBJECTIVES, PAIRS
 from tests.ppvae.objectives.estimates import loss, per_row, rows

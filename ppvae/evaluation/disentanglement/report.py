@@ -24,7 +24,7 @@ from ppvae.evaluation.disentanglement.total_correlation import (
     minibatch_correlation,
 )
 from ppvae.evaluation.disentanglement.votes import factor_vae_score, higgins
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 SAMPLES = 10_000  # of the heat map's information
 

@@ -11,13 +11,13 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ppvae.checks import beside, check_parameters
-from ppvae.contract import check_pair
 from ppvae.data import Dataset, Factors
+from ppvae.engine.checks import check_parameters, to_device_of
+from ppvae.engine.contract import check_pair
+from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.pair import draw
+from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError, DataError
-from ppvae.isolation import untouched
-from ppvae.replay import draw
-from ppvae.tracing import distribution_at
 
 DRAWS = 32  # for the mean of a posterior that has no formula for it
 AGAIN = 64  # draws of the latents before one, for which its prior must be the same to depend on none
@@ -129,17 +129,17 @@ def represent(
     """
     factors = _factors_of(data)
     check_parameters(model, guide)
-    first = beside(model, data.most_probable(torch.arange(min(4, len(data)))))
+    first = to_device_of(model, data.most_probable(torch.arange(min(4, len(data)))))
     check_pair(model, guide, first)
     blocks = torch.arange(len(data)).split(batch_size)
-    with untouched(model, guide, device=first.device, seed=seed), pyro.validation_enabled(False):
+    with evaluation_mode(model, guide, device=first.device, seed=seed), pyro.validation_enabled(False):
         particles = draw(model, guide, first, num_particles=1)
         drawn_first = site == next((name for name, s in particles.model.items() if not s.observed), None)
         prior = _prior(distribution_at(model, site, first.repeat(AGAIN, *[1] * (first.dim() - 1))))
         has_prior = drawn_first or prior is not None  # that is a function of the datum at most
         parts = []
         for index in track(blocks, "codes") if progress else blocks:
-            x = beside(model, data.most_probable(index))
+            x = to_device_of(model, data.most_probable(index))
             p = distribution_at(model, site, x) if has_prior else None
             q = distribution_at(guide, site, x)
             parts.append(_statistics(mean_of(q, site), q, p))

@@ -19,9 +19,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.distributions import Normal
 
-from ppvae.aggregate import log_joint_and_marginals, stratified
+from ppvae.distributions.aggregate import log_joint_and_marginals, stratified
 from ppvae.errors import DataError
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 STANDARD_NORMAL = Normal(0.0, 1.0)

@@ -12,8 +12,8 @@ from pyro import distributions as dist
 
 import ppvae
 from ppvae.data import Dataset
+from ppvae.distributions.likelihoods import Gaussian
 from ppvae.evaluation.latents import _mutual_information
-from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact

@@ -10,7 +10,7 @@ from torch import nn
 
 import ppvae
 from ppvae.evaluation import annealing, inference_data
-from ppvae.evaluation.hmc import hmc_step
+from ppvae.evaluation.likelihood.hmc import hmc_step
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian, nearly_exact
 

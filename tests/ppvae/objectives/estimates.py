@@ -6,7 +6,7 @@ from pyro import distributions as dist
 from torch import nn
 
 import ppvae
-from ppvae.contract import Guide
+from ppvae.engine.contract import Guide
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian
 

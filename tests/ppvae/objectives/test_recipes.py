@@ -50,12 +50,12 @@ RECIPES = {
     "dip_vae_i": (
         lambda: ppvae.dip_vae_i(3.0),
         1.0,
-        lambda _: ppvae.CovariancePenalty(3.0, 30.0, of_draws=False),
+        lambda _: ppvae.DIPPenalty(3.0, 30.0, of_draws=False),
     ),
     "dip_vae_ii": (
         lambda: ppvae.dip_vae_ii(3.0),
         1.0,
-        lambda _: ppvae.CovariancePenalty(3.0, 3.0, of_draws=True),
+        lambda _: ppvae.DIPPenalty(3.0, 3.0, of_draws=True),
     ),
 }
 
@@ -67,7 +67,7 @@ class Weighed:
         self.weights = information, correlation, dimension_wise
 
     def penalty(self, particles):
-        parts = ppvae.Decomposition(100).parts(particles)
+        parts = ppvae.TCDecomposition(100).parts(particles)
         return sum((weight - 1) * part.mean(0) for weight, part in zip(self.weights, parts, strict=True))
 
 

@@ -8,7 +8,7 @@ from pyro.distributions.testing import fakes
 from torch import nn
 
 import ppvae
-from ppvae.contract import Guide
+from ppvae.engine.contract import Guide
 from tests.catalogue import OBJECTIVES, PAIRS
 from tests.ppvae.objectives.estimates import gradient
 from tests.ppvae.oracles import linear_gaussian

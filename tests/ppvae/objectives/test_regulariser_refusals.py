@@ -35,7 +35,7 @@ def test_a_guide_without_a_density_is_refused_in_words():
 
 @pytest.mark.parametrize("objective", [ppvae.DReG(2), ppvae.ReweightedWakeSleep(2)], ids=["dreg", "wake-sleep"])
 def test_a_term_of_the_model_beside_an_estimator_that_weighs_the_path_is_refused(objective):
-    for term in (ppvae.KLWeight(2.0), ppvae.Decomposition(10)):
+    for term in (ppvae.KLWeight(2.0), ppvae.TCDecomposition(10)):
         with pytest.raises(ppvae.ContractError, match=rf"weighs all.*{type(term).__name__}; use ELBO"):
             objective + ppvae.ClassifierLoss(1.0) + term
 
@@ -46,8 +46,8 @@ def test_a_term_of_the_model_beside_an_estimator_that_weighs_the_path_is_refused
         ppvae.KLWeight(2.0, site="w"),
         ppvae.Capacity(1.0, site="w"),
         ppvae.TotalCorrelation(1.0, latent_dim=3, site="w"),
-        ppvae.Decomposition(10, site="w"),
-        ppvae.CovariancePenalty(1.0, 1.0, of_draws=True, site="w"),
+        ppvae.TCDecomposition(10, site="w"),
+        ppvae.DIPPenalty(1.0, 1.0, of_draws=True, site="w"),
         ppvae.MaximumMeanDiscrepancy(1.0, site="w"),
         ppvae.SteinDiscrepancy(1.0, site="w"),
         ppvae.AdversarialDivergence(1.0, latent_dim=3, site="w"),
@@ -61,8 +61,8 @@ def test_a_site_that_the_pair_has_not_is_refused_by_name(term):
 
 BATCH_STATISTICS = [
     ppvae.TotalCorrelation(1.0, latent_dim=3),
-    ppvae.Decomposition(10),
-    ppvae.CovariancePenalty(1.0, 1.0, of_draws=False),
+    ppvae.TCDecomposition(10),
+    ppvae.DIPPenalty(1.0, 1.0, of_draws=False),
     ppvae.MaximumMeanDiscrepancy(1.0),
     ppvae.SteinDiscrepancy(1.0),
     ppvae.AdversarialDivergence(1.0, latent_dim=3),
@@ -84,7 +84,7 @@ def test_latents_drawn_for_each_class_are_refused(term):
 
 def test_a_prior_that_depends_on_another_latent_is_refused():
     particles = particles_of("bottom_up")
-    for term in (ppvae.MaximumMeanDiscrepancy(1.0, site="z1"), ppvae.Decomposition(10, site="z1")):
+    for term in (ppvae.MaximumMeanDiscrepancy(1.0, site="z1"), ppvae.TCDecomposition(10, site="z1")):
         with pytest.raises(ppvae.ContractError, match=r"depends on no other, got 'z1', .*; the model draws z2, z1"):
             term.penalty(particles)
     assert torch.isfinite(ppvae.MaximumMeanDiscrepancy(1.0, site="z2").penalty(particles))
@@ -113,7 +113,7 @@ def test_a_second_latent_with_a_prior_of_its_own_is_as_good_as_a_first():
         ppvae.MaximumMeanDiscrepancy(1.0, site="b"),
         ppvae.SteinDiscrepancy(1.0, site="b"),
         ppvae.AdversarialDivergence(1.0, latent_dim=3, site="b"),
-        ppvae.Decomposition(10, site="b"),
+        ppvae.TCDecomposition(10, site="b"),
     ):
         assert torch.isfinite(term.penalty(particles)).all()
     data = ppvae.Dataset(x, factors=Factors(("row",), (8,)))
@@ -124,7 +124,7 @@ def test_a_second_latent_with_a_prior_of_its_own_is_as_good_as_a_first():
 
 def test_moments_given_a_draw_are_refused():
     with pytest.raises(ppvae.ContractError, match="guide draws first, 'z1', got 'z2'"):
-        ppvae.CovariancePenalty(1.0, 1.0, of_draws=False, site="z2").penalty(particles_of("bottom_up"))
+        ppvae.DIPPenalty(1.0, 1.0, of_draws=False, site="z2").penalty(particles_of("bottom_up"))
 
 
 @pytest.mark.parametrize("term", BATCH_STATISTICS, ids=lambda term: type(term).__name__)
@@ -151,8 +151,8 @@ def test_latents_under_a_mask_are_refused(term):
         (lambda: ppvae.KLWeight(math.nan), "got nan"),
         (lambda: ppvae.Capacity(-1.0), "capacity of at least 0"),
         (lambda: ppvae.TotalCorrelation(-1.0), "gamma of at least 0"),
-        (lambda: ppvae.Decomposition(1), "num_data of at least 2, got 1"),
-        (lambda: ppvae.Decomposition(10, beta=-1.0), "beta of at least 0"),
+        (lambda: ppvae.TCDecomposition(1), "num_data of at least 2, got 1"),
+        (lambda: ppvae.TCDecomposition(10, beta=-1.0), "beta of at least 0"),
         (lambda: ppvae.info_vae(alpha=1.5), "alpha of at most 1"),
         (lambda: ppvae.info_vae(0.0, 0.5), r"alpha \+ lambda_ of at least 1"),
         (lambda: ppvae.geco(0.0), "tolerance finite and other than 0"),
@@ -187,13 +187,13 @@ def test_what_is_no_regulariser_is_refused():
 @pytest.mark.parametrize(
     ("objective", "term"),
     [
-        (ppvae.Distortion(), ppvae.KLWeight(0.5)),
-        (ppvae.Distortion(), ppvae.Decomposition(10)),
+        (ppvae.Reconstruction(), ppvae.KLWeight(0.5)),
+        (ppvae.Reconstruction(), ppvae.TCDecomposition(10)),
         (ppvae.IWAE(2), ppvae.Capacity(1.0)),
         (ppvae.IWAE(2), ppvae.KLWeight(0.5)),
         (ppvae.IWAE(2), ppvae.KLWeight(ppvae.warm_up(10))),
         (ppvae.IWAE(2), ppvae.KLWeight(lambda step: 2.0)),
-        (ppvae.Renyi(0.5, 2), ppvae.Decomposition(10, gamma=0.5)),
+        (ppvae.Renyi(0.5, 2), ppvae.TCDecomposition(10, gamma=0.5)),
         (ppvae.IWAE(2), ppvae.ConstrainedReconstruction(1.0)),
         (ppvae.ForwardKL(), ppvae.KLWeight(2.0)),
     ],
@@ -202,7 +202,7 @@ def test_what_is_no_regulariser_is_refused():
 def test_a_term_that_completes_a_loss_is_refused_where_there_is_nothing_to_complete(objective, term):
     with pytest.raises(ppvae.ContractError, match=rf"beside {type(term).__name__}, which completes .* got") as caught:
         objective + term
-    by_its_weight = objective.kind == "bound" and isinstance(term, ppvae.KLWeight | ppvae.Decomposition)
+    by_its_weight = objective.kind == "bound" and isinstance(term, ppvae.KLWeight | ppvae.TCDecomposition)
     assert ("a weight that is below 1" in str(caught.value)) == by_its_weight
 
 
@@ -212,7 +212,7 @@ def test_a_term_that_completes_a_loss_is_refused_where_there_is_nothing_to_compl
         (ppvae.annealed_vae(5.0), ppvae.Capacity(5.0, site="z"), "rate"),
         (ppvae.beta_vae(4.0), ppvae.Capacity(5.0), "rate"),
         (ppvae.beta_vae(4.0), ppvae.KLWeight(ppvae.warm_up(10)), "rate"),
-        (ppvae.beta_vae(4.0), ppvae.Decomposition(10), "rate"),
+        (ppvae.beta_vae(4.0), ppvae.TCDecomposition(10), "rate"),
         (ppvae.geco(5.0), ppvae.ConstrainedReconstruction(6.0), "distortion"),
     ],
     ids=["capacity", "beta-capacity", "beta-warm-up", "beta-tc", "geco"],
@@ -255,8 +255,8 @@ def test_stein_teaches_a_prior_whose_draws_have_no_gradient():
 
 def test_a_number_of_data_that_is_not_the_training_sets_is_refused():
     model, guide, x = PAIRS["gaussian_vae"].make()
-    for terms in (ppvae.beta_tcvae(10 * len(x)), ppvae.IWAE(2) + ppvae.Decomposition(len(x) - 1)):
-        with pytest.raises(ppvae.ContractError, match=rf"Decomposition with num_data={len(x)}, the rows"):
+    for terms in (ppvae.beta_tcvae(10 * len(x)), ppvae.IWAE(2) + ppvae.TCDecomposition(len(x) - 1)):
+        with pytest.raises(ppvae.ContractError, match=rf"TCDecomposition with num_data={len(x)}, the rows"):
             ppvae.fit(model, guide, terms, x, epochs=1)
     ppvae.fit(model, guide, ppvae.beta_tcvae(np.int64(len(x))), x, epochs=1, progress=False)
     with pytest.raises(TypeError, match="integer"):

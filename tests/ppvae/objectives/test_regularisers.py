@@ -87,7 +87,7 @@ def test_moment_penalties_of_a_full_covariance_have_its_off_diagonal_elements():
     centred = z - z.mean((0, 2), keepdim=True)
     covariance = (centred.unsqueeze(-1) * centred.unsqueeze(-2)).mean((0, 1, 2))
     expected = 2 * covariance[0, 1] ** 2 + (covariance.diagonal() - 1).square().sum()
-    penalty = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True).penalty(particles)
+    penalty = ppvae.DIPPenalty(1.0, 1.0, of_draws=True).penalty(particles)
     # 200,000 draws of 6 data, K = 2: a relative error of some 1/500 of each moment.
     torch.testing.assert_close(penalty, expected, rtol=0.02, atol=0.02)
 
@@ -131,7 +131,7 @@ def test_adversarial_losses_are_the_mean_ratio_and_its_softplus():
 
 def test_a_sum_is_the_bound_and_all_its_terms():
     particles = particles_of()
-    moments = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True)
+    moments = ppvae.DIPPenalty(1.0, 1.0, of_draws=True)
     terms = [ppvae.KLWeight(2.0), moments, ppvae.TotalCorrelation(3.0, latent_dim=3)]
     objective = ppvae.IWAE(2) + terms[0] + terms[1] + terms[2]
     assert objective.regularisers == tuple(terms)
@@ -142,7 +142,7 @@ def test_a_sum_is_the_bound_and_all_its_terms():
 
 def test_a_term_of_the_guide_keeps_its_whole_gradient_beside_an_estimator_that_weighs_the_path():
     model, guide, x = rows(50)
-    term = ppvae.CovariancePenalty(1.0, 1.0, of_draws=True)
+    term = ppvae.DIPPenalty(1.0, 1.0, of_draws=True)
     alone = torch.cat(torch.autograd.grad(50 * term.penalty(ppvae.draw(model, guide, x)), [*guide.parameters()]), -1)
     dreg = per_row(ppvae.DReG(3), model, guide, x)
     torch.testing.assert_close(per_row(ppvae.DReG(3) + term, model, guide, x), dreg + alone)
@@ -166,7 +166,7 @@ def test_penalties_are_their_weight_times_what_they_weigh():
     makers = [
         lambda w: ppvae.MaximumMeanDiscrepancy(w),
         lambda w: ppvae.SteinDiscrepancy(w),
-        lambda w: ppvae.CovariancePenalty(w, 2 * w, of_draws=True),
+        lambda w: ppvae.DIPPenalty(w, 2 * w, of_draws=True),
     ]
     for make in makers:
         values = []
@@ -183,7 +183,7 @@ def test_penalties_are_their_weight_times_what_they_weigh():
 
 def test_decomposition_weighs_each_part_by_its_own():
     particles = particles_of()
-    term = ppvae.Decomposition(100, alpha=0.5, beta=6.0, gamma=2.0)
+    term = ppvae.TCDecomposition(100, alpha=0.5, beta=6.0, gamma=2.0)
     information, correlation, dimension_wise = term.parts(particles)
     expected = -0.5 * information + 5 * correlation + dimension_wise
     torch.testing.assert_close(term.penalty(particles), expected.mean(0))
@@ -192,8 +192,8 @@ def test_decomposition_weighs_each_part_by_its_own():
 TERMS = {
     "kl": lambda: ppvae.KLWeight(3.0),
     "capacity": lambda: ppvae.Capacity(0.5, gamma=3.0),
-    "decomposition": lambda: ppvae.Decomposition(50, 0.5, 6.0, 2.0),
-    "covariance": lambda: ppvae.CovariancePenalty(1.0, 2.0, of_draws=True),
+    "decomposition": lambda: ppvae.TCDecomposition(50, 0.5, 6.0, 2.0),
+    "covariance": lambda: ppvae.DIPPenalty(1.0, 2.0, of_draws=True),
     "mmd": lambda: ppvae.MaximumMeanDiscrepancy(3.0),
     "stein": lambda: ppvae.SteinDiscrepancy(3.0),
     "critic": lambda: ppvae.TotalCorrelation(3.0, 3, critic=MLP(3, [8], 1, torch.nn.Tanh).double()),

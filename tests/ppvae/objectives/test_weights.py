@@ -35,7 +35,7 @@ def test_a_schedule_that_leaves_the_range_of_weights_is_refused(value):
         ppvae.IWAE(8) + ppvae.KLWeight(1.0),
         ppvae.IWAE(8) + ppvae.KLWeight(4.0),
         ppvae.ELBO() + ppvae.KLWeight(0.5),
-        ppvae.IWAE(8) + ppvae.Decomposition(6, alpha=1.0, beta=2.0, gamma=1.0),
+        ppvae.IWAE(8) + ppvae.TCDecomposition(6, alpha=1.0, beta=2.0, gamma=1.0),
     ],
     ids=["iwae-1", "iwae-4", "elbo-half", "iwae-tc"],
 )

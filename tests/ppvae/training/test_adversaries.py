@@ -10,10 +10,10 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 
 import ppvae
+from ppvae.distributions.likelihoods import Gaussian
 from ppvae.errors import Interrupted
-from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
-from ppvae.objectives.total_correlation import permuted
+from ppvae.objectives.terms.total_correlation import permuted
 from tests.catalogue import PAIRS
 from tests.ppvae.training.runs import assert_equal, parts_of, run, weights
 

@@ -6,7 +6,7 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 
 import ppvae
-from ppvae.likelihoods import Gaussian
+from ppvae.distributions.likelihoods import Gaussian
 from ppvae.nn import MLP
 from tests.ppvae.training.runs import parts_of
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import ppvae
 from ppvae.evaluation.disentanglement import METRICS, Representation, critic_correlation, disentanglement, score
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect
 from tests.ppvae.evaluation.disentanglement.test_representation import pair
 

@@ -11,9 +11,9 @@ from pyro import distributions as dist
 
 import ppvae
 from ppvae.data import Dataset, Factors
+from ppvae.distributions.likelihoods import Gaussian
 from ppvae.evaluation.disentanglement import METRICS, Representation, represent, score
 from ppvae.evaluation.disentanglement.representation import _prior
-from ppvae.likelihoods import Gaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, representation

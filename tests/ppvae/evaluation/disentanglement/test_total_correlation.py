@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 import ppvae
 from ppvae.evaluation.disentanglement import aggregate_posterior, critic_correlation, minibatch_correlation
 from ppvae.evaluation.disentanglement.total_correlation import _draws, _log_aggregate
-from ppvae.evaluation.per_datum import sampling_error
+from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 
 def test_densities_are_those_of_the_mixture():
@@ -129,7 +129,7 @@ def test_the_seed_alone_decides():
 
 @pytest.mark.parametrize("rho", [0.0, 0.8])
 def test_the_estimate_from_batches_is_that_of_the_decomposition_of_the_rate(rho):
-    """Against :class:`ppvae.Decomposition` on batches of the same posteriors."""
+    """Against :class:`ppvae.TCDecomposition` on batches of the same posteriors."""
     codes, scales = (part.double() for part in correlated(rho, 500, 0.4))
     found = minibatch_correlation(codes, scales, batch_size=50, num_batches=200)
     expected = []

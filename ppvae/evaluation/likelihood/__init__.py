@@ -1,0 +1,1 @@
+"""Estimates of log p(x) and of what a guide loses."""

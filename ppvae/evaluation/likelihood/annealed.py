@@ -1,0 +1,60 @@
+"""Estimates of log p(x) by annealing, as :mod:`ppvae.evaluation.likelihood.annealing` gives them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ppvae.evaluation.likelihood.per_datum import PerDatum, sampling_error
+
+
+@dataclass(frozen=True, eq=False)
+class AnnealedEstimate(PerDatum):
+    """log p(x) of B data by annealed importance sampling; nats.
+
+    Attributes:
+        value: log-mean-exp of the weights over chains, shape (B,): in expectation a lower bound of log p(x) (of a
+            run backwards: an upper bound).
+        standard_error: of ``value`` over chains by the delta method, shape (B,); NaN for a run backwards, whose
+            chains start from one and the same draw.
+        log_weight: shape (chains, B).
+        acceptance: share of accepted transitions, shape (B,).
+    """
+
+    log_weight: Tensor
+    acceptance: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"AnnealedEstimate(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} "
+            f"data, {len(self.log_weight)} chains, acceptance {self.acceptance.mean():.2f})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BidirectionalEstimate:
+    """Lower and upper bounds of log p(x) on data drawn from the model itself; nats.
+
+    Attributes:
+        lower, upper: the forward and the backward run.
+        x: the simulated data, shape (B, *event_shape).
+    """
+
+    lower: AnnealedEstimate
+    upper: AnnealedEstimate
+    x: Tensor
+
+    @property
+    def gap(self) -> float:
+        """Mean of upper - lower, which bounds the mean error of either."""
+        return self.upper.mean - self.lower.mean
+
+    @property
+    def gap_standard_error(self) -> float:
+        """Of :attr:`gap`, over the data."""
+        return sampling_error(self.upper.value - self.lower.value)
+
+    def __repr__(self) -> str:
+        return (
+            f"BidirectionalEstimate(lower {self.lower.mean:.3f}, upper {self.upper.mean:.3f}, "
+            f"gap {self.gap:.3f} +- {self.gap_standard_error:.3f} nats)"
+        )

@@ -1,0 +1,1 @@
+"""Bounds of log p(x) and losses of a pair."""

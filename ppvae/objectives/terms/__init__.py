@@ -1,0 +1,1 @@
+"""Terms that are added to an objective, or replace one of its parts."""

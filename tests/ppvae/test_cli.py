@@ -1,0 +1,55 @@
+"""What a script's user sees of an error and of a stop."""
+
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+import ppvae
+from ppvae import cli
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings."""
+
+    epochs: int = 1
+
+
+def end_of(main, monkeypatch, *options: str) -> int:
+    monkeypatch.setattr("sys.argv", ["script", *options])
+    with pytest.raises(SystemExit) as end:
+        cli.run(main, Config, "A script.")
+    return end.value.code
+
+
+def test_settings_come_from_the_command_line(monkeypatch):
+    seen = []
+    monkeypatch.setattr("sys.argv", ["script", "--epochs", "3"])
+    cli.run(seen.append, Config, "A script.")
+    assert seen == [Config(epochs=3)]
+
+
+def test_an_error_is_its_message_whole(monkeypatch, capsys):
+    def main(config):
+        raise ppvae.ContractError(f"expected sites ['z'], got {config.epochs} [bold]")
+
+    assert end_of(main, monkeypatch) == 1
+    assert "error: expected sites ['z'], got 1 [bold]" in capsys.readouterr().err
+
+
+def test_a_stop_ends_with_the_signal(monkeypatch, capsys):
+    def main(config):
+        raise ppvae.Interrupted("stopped by SIGTERM at step 3", signal.SIGTERM)
+
+    assert end_of(main, monkeypatch) == 128 + signal.SIGTERM
+    assert "at step 3" in capsys.readouterr().err
+
+
+def test_what_no_user_can_mend_is_not_hidden(monkeypatch):
+    def main(config):
+        raise AttributeError("a defect")
+
+    monkeypatch.setattr("sys.argv", ["script"])
+    with pytest.raises(AttributeError):
+        cli.run(main, Config, "A script.")
