@@ -8,8 +8,12 @@ Source: Krishnan, Liang and Hoffman 2018, "On the Challenges of Learning with In
 High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoders" (which go on through the steps).
 """
 
+from collections.abc import Callable
+
+from pyro.distributions.distribution import Distribution
 from torch import Tensor, nn
 
+from ppvae.engine.batch import Batch
 from ppvae.engine.contract import AmortizedGuide
 from ppvae.engine.isolation import forked_randomness
 from ppvae.objectives.local import improved
@@ -30,21 +34,28 @@ class Refined(AmortizedGuide):
     def __init__(self, guide: AmortizedGuide, model: nn.Module, steps: int = 20, learning_rate: float = 0.01):
         if steps < 0 or not learning_rate > 0:
             raise ValueError(f"expected steps >= 0 and learning_rate above 0, got {steps} and {learning_rate}")
-        super().__init__(_Refinement(guide, model, steps, learning_rate))
-        self.can_score = guide.can_score
-
-    def distribution(self, features: Tensor):
-        return self.encoder.guide.distribution(features)
-
-
-class _Refinement(nn.Module):
-    def __init__(self, guide: AmortizedGuide, model: nn.Module, steps: int, learning_rate: float):
-        super().__init__()
+        super().__init__(guide.encoder)
         self.guide, self.steps, self.learning_rate = guide, steps, learning_rate
         self._model = [model]  # in a list, so that its parameters are not the guide's too
+        self.can_score = guide.can_score
 
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.guide.encoder(x)
+    @property
+    def partners(self) -> tuple[nn.Module, ...]:
+        """The model, which is held and not registered."""
+        return tuple(self._model)
+
+    def encode(self, x: Tensor, y: Tensor | None = None, **given: Tensor) -> Tensor:
+        """The refined features of each datum, (B, features)."""
+        features = self.guide.encode(x, y, **given)
+        batch = Batch(x, y, given, all_known=y is not None)
         with forked_randomness(x.device, SEED):
-            better = improved(self._model[0], self.guide.distribution, x, features, self.steps, self.learning_rate)
+            better = improved(self._model[0], self.guide.distribution, batch, features, self.steps, self.learning_rate)
         return features + (better - features).detach()
+
+    def named_by(self) -> Callable[..., Tensor]:
+        """Conditions are those of the guide that is refined."""
+        return self.guide.named_by()
+
+    def distribution(self, features: Tensor) -> Distribution:
+        """q(z; features), of the guide that is refined."""
+        return self.guide.distribution(features)

@@ -1,92 +1,59 @@
-"""The single checks behind :func:`ppvae.check_pair`: each knows one way in which a pair can be wrong."""
+"""The single checks behind :func:`ppvae.check_pair`: each finds one way in which a pair can be wrong."""
 
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
-from ppvae.engine import pair as engine
-from ppvae.engine import tracing
-from ppvae.engine.tracing import LABEL, OBSERVED, PARTICLE_DIM, PARTICLE_PLATE
+from ppvae.engine.batch import Batch
+from ppvae.engine.isolation import with_partners
+from ppvae.engine.pair import DRAWS_GIVEN_LABEL, Pair, require_classes, require_same_latents
+from ppvae.engine.particles import Site
+from ppvae.engine.supports import is_point_mass
+from ppvae.engine.tracing import (
+    LABEL,
+    OBSERVED,
+    PARTICLE_DIM,
+    PLATE,
+    At,
+    arguments,
+    check_site,
+    conditions_of,
+    distribution_at,
+    required_conditions_of,
+    sample_nodes,
+    trace,
+    trace_enumerated,
+)
 from ppvae.errors import ContractError
 
-PLATE = "data"
+CHECKED_PARTICLES = 2  # a network that cannot take leading dimensions fails with two
 
 
-def check_support(distribution, x: Tensor, first_row: int = 0) -> None:
-    """Raise ContractError unless every element of x lies in the support of p(x | z)."""
-    check_finite(x, first_row)
-    if not distribution.support.check(x).all():
-        raise ContractError(
-            f"expected every x in the support of the likelihood ({distribution.support}), got values "
-            f"from {x.min():.4g} to {x.max():.4g}; rescale the data or choose another likelihood"
-        )
-
-
-def check_finite(x: Tensor, first_row: int = 0) -> None:
-    """Raise ContractError where x holds NaN or infinity, with the first such row."""
-    if not torch.isfinite(x).all():
-        row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
-        raise ContractError(f"expected finite data, got NaN or infinity first in row {first_row + row} of x")
-
-
-def check_event_shape(distribution, x: Tensor) -> None:
-    """Raise ContractError unless p(x | z) is over things of the shape of a datum."""
-    if tuple(distribution.event_shape) != tuple(x.shape[1:]):
-        raise ContractError(
-            f"expected the model to give x of shape {tuple(x.shape[1:])}, got a likelihood over shape "
-            f"{tuple(distribution.event_shape)}; fit the decoder's output to the data (or add .to_event(n))"
-        )
-
-
-def check_input(x: Tensor, y: Tensor | None) -> None:
-    """Raise ContractError unless x is a batch of finite data and y, if given, labels of it."""
-    if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ContractError(f"expected x to be a tensor of shape (B, *event_shape) with B >= 1, got {got}")
-    check_finite(x)
-    if y is None:
-        return
-    if not isinstance(y, Tensor):
-        raise ContractError(f"expected y to be a long tensor of shape ({len(x)},), got {type(y).__name__}")
-    if y.shape != x.shape[:1] or y.dtype != torch.long:
-        raise ContractError(
-            f"expected y to be a long tensor of shape ({len(x)},), one label a row of x, "
-            f"got {y.dtype} of shape {tuple(y.shape)}; convert it with y.long()"
-        )
-
-
-def check_label_range(model, x: Tensor, y: Tensor | None) -> None:
-    """Raise ContractError where a label is none of the model's classes."""
-    if y is None:
-        return
-    try:
-        classes = len(tracing.distribution_at(model, LABEL, x).enumerate_support(expand=False))
-    except Exception:  # no label site, or a model that fails: the run proper says so better
-        return
-    tracing.require_classes(y, classes)
-
-
-def check_modules(model, guide) -> None:
-    """Raise ContractError unless both are modules."""
-    for role, module in (("model", model), ("guide", guide)):
+def check_modules(*modules: Any) -> None:
+    """Raise ContractError unless each is a module that amortizes."""
+    for module in modules:
         if not isinstance(module, nn.Module):
             raise ContractError(
-                f"expected the {role} to be a PyroModule (its parameters are trained), got {type(module).__name__}"
+                f"expected model and guide to be PyroModules (their parameters are trained), got {_kind(module)}"
+            )
+        if isinstance(module, AutoGuide):
+            raise ContractError(
+                f"expected an amortized guide, a function of x, got {type(module).__name__}, which learns one "
+                "posterior for fixed rows; use a guide of ppvae.guides, or derive one from ppvae.Guide"
             )
 
 
-def to_device_of(model, x: Tensor) -> Tensor:
-    """The tensor on the model's device."""
-    parameter = next(model.parameters(), None)
-    return x if parameter is None else x.to(parameter.device)
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__} itself; make an instance" if isinstance(value, type) else type(value).__name__
 
 
-def check_parameters(model, guide) -> None:
+def check_parameters(model: nn.Module, guide: nn.Module) -> None:
     """Raise ContractError unless both have parameters of their own."""
-    check_modules(model, guide)
     in_model = {id(p): name for name, p in model.named_parameters()}
     for name, parameter in guide.named_parameters():
         if id(parameter) in in_model:
@@ -99,62 +66,153 @@ def check_parameters(model, guide) -> None:
         warnings.warn(
             f"model and guide both name a parameter {sorted(shared)[0]!r} in Pyro's global store: ppvae keeps "
             "them apart, a stock SVI loop does not. Derive from ppvae.Model and ppvae.Guide, or rename one",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _global_names(module) -> set[str]:
+def _global_names(module: nn.Module) -> set[str]:
     prefix = getattr(module, "_pyro_name", "")
     return {f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()}
 
 
-def run(role: str, fn, x: Tensor, given: Tensor | None, replayed=None):
-    """Trace with two particles, so that a network which cannot take leading dimensions shows it."""
+def check_partners(model: nn.Module, guide: nn.Module) -> None:
+    """Raise ContractError where one holds a copy of the other (a VampPrior its guide, Refined its model)."""
+    inside = {id(part) for module in (model, guide) for part in module.modules()}
+    for role, module in (("model", model), ("guide", guide)):
+        for part in module.modules():
+            for partner in getattr(part, "partners", ()):
+                if id(partner) not in inside:
+                    raise ContractError(
+                        f"expected the {type(partner).__name__} that the {role}'s {type(part).__name__} holds to "
+                        "belong to this pair, got another object, which never trains. Copy model and guide together, "
+                        "copy.deepcopy((model, guide)), or build them anew"
+                    )
+
+
+def check_conditions(functions: Iterable[Any], batch: Batch) -> None:
+    """Raise ContractError where a condition is missing, or where no part of the pair names it."""
+    known: set[str] = set()
+    for function in functions:
+        missing = required_conditions_of(function) - batch.given.keys()
+        if missing:
+            raise ContractError(
+                f"expected the condition(s) {sorted(missing)} that {type(function).__name__} names, got "
+                f"{sorted(batch.given) or 'none'}; pass them by name, e.g. Dataset(x, y, {min(missing)}=...)"
+            )
+        names = conditions_of(function)
+        if names is None:
+            return
+        known |= names
+    strangers = sorted(batch.given.keys() - known)
+    if strangers:
+        raise ContractError(
+            f"expected conditions that the model or the guide names ({sorted(known) or 'none'}), got {strangers}; "
+            "check the spelling of conditions and options, or name the condition in forward(self, x, y=None, ...)"
+        )
+
+
+def kinds_of_rows(batch: Batch) -> list[Batch]:
+    """The unlabelled and the labelled rows, where there are any."""
+    known = batch.known
+    if known is None or batch.all_known:
+        return [batch]
+    return [batch.rows(mask) for mask in (~known, known) if mask.any()]
+
+
+def check_support(distribution: Any, x: Tensor, first_row: int = 0) -> None:
+    """Raise ContractError unless every element of x is finite and in the support of p(x | z)."""
+    if torch.isinf(x).any():
+        raise ContractError(
+            f"expected finite data, got infinity first in row {first_row + _first(torch.isinf(x))} of x"
+        )
+    inside = distribution.support.check(x)
+    if inside.all():
+        return
+    if torch.isnan(x).any():
+        raise ContractError(
+            f"expected data without NaN, got NaN first in row {first_row + _first(torch.isnan(x))} of x; clean the "
+            "data, or let NaN mark missing elements by a likelihood with missing=True"
+        )
+    row = _first(~inside)
+    raise ContractError(
+        f"expected every x in the support of the likelihood ({distribution.support}), got values from "
+        f"{x.min().item():.9g} to {x.max().item():.9g}, first outside in row {first_row + row}; rescale the data or "
+        "choose another likelihood"
+    )
+
+
+def _first(mask: Tensor) -> int:
+    return int(mask.reshape(len(mask), -1).any(1).nonzero()[0])
+
+
+def check_event_shape(distribution: Any, x: Tensor) -> None:
+    """Raise ContractError unless p(x | z) is over things of the shape of a datum."""
+    if tuple(distribution.event_shape) != tuple(x.shape[1:]):
+        raise ContractError(
+            f"expected the model to give x of shape {tuple(x.shape[1:])}, got a likelihood over shape "
+            f"{tuple(distribution.event_shape)}; fit the decoder's output to the data (or add .to_event(n))"
+        )
+
+
+def check_label_range(model: Any, batch: Batch) -> None:
+    """Raise ContractError where a label is none of the model's classes."""
+    if batch.y is None:
+        return
+    unlabelled = Batch(batch.x, None, batch.given)
+    try:
+        classes = len(distribution_at(model, LABEL, unlabelled).enumerate_support(expand=False))
+    except Exception:  # no label site, or a model that fails: the run proper says so better
+        if batch.y.min() < -1:
+            require_classes(batch.y, int(batch.y.max()) + 1)
+        return
+    require_classes(batch.y, classes)
+
+
+def run(role: str, function: Any, batch: Batch, replayed: poutine.Trace | None = None) -> poutine.Trace:
+    """A trace with two particles. Raises ContractError, with the first line of the error, where it fails."""
+    call = arguments(function, batch)
     try:
         if replayed is None:
-            trace = tracing.trace_enumerated(fn, x, given, num_particles=2)
+            traced = trace_enumerated(function, call, CHECKED_PARTICLES)
         else:
-            trace = tracing.trace(poutine.replay(fn, trace=replayed), x, given, num_particles=2)
+            traced = trace(poutine.replay(function, trace=replayed), call, CHECKED_PARTICLES)
     except ContractError:
         raise
     except Exception as error:
-        labels = "without labels" if given is None else f"with labels of shape {tuple(given.shape)}"
+        labels = "without labels" if batch.label is None else f"with labels of shape {tuple(batch.label.shape)}"
         raise ContractError(
-            f"the {role} failed on x of shape {tuple(x.shape)} {labels}, with particles at dim {PARTICLE_DIM}: "
-            f"{type(error).__name__}: {_first_line(error)}. Networks must take (..., event) and sites stand in "
-            f'`pyro.plate("{PLATE}", len(x))`'
+            f"the {role} failed on x of shape {tuple(batch.x.shape)} {labels}, with particles at dim {PARTICLE_DIM}: "
+            f"{type(error).__name__}: {_first_line(error)}. Networks must take (..., event), sites must stand in "
+            f'`pyro.plate("{PLATE}", len(x))`, and a pair that needs labels or conditions must get them'
         ) from error
-    strangers = [name for name, node in trace.nodes.items() if node["type"] == "param"]
-    owned = {id(p) for p in fn.parameters()}
-    for name in strangers:
-        if not _owns(trace.nodes[name]["value"], owned):
+    _check_owned(role, function, traced)
+    return traced
+
+
+def _check_owned(role: str, function: nn.Module, traced: poutine.Trace) -> None:
+    owned = {id(parameter) for part in with_partners(function) for parameter in part.parameters()}
+    for name, node in traced.nodes.items():
+        if node["type"] == "param" and not _owns(node["value"], owned):
             raise ContractError(
                 f"expected every parameter of the {role} to belong to the module, got pyro.param({name!r}); "
                 "make it an nn.Parameter or a PyroParam of the module"
             )
-    return trace
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "no message")
 
 
-def _owns(value: Tensor, owned: set[int]) -> bool:
+def _owns(value: Any, owned: set[int]) -> bool:
     unconstrained = value.unconstrained() if hasattr(value, "unconstrained") else value
     return id(unconstrained) in owned or id(value) in owned
 
 
-def _sample_nodes(trace) -> dict:
-    return {
-        name: node for name, node in trace.nodes.items() if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-def check_guide_sites(trace, label_given: bool) -> None:
+def check_guide_sites(traced: poutine.Trace, label_given: bool) -> None:
     """Raise ContractError where the guide observes, or draws a label that it was given."""
-    for name, node in _sample_nodes(trace).items():
+    for name, node in sample_nodes(traced).items():
         if name == LABEL and label_given and not node["is_observed"]:
-            raise ContractError(engine.DRAWS_GIVEN_LABEL)
+            raise ContractError(DRAWS_GIVEN_LABEL)
         if name == LABEL and node["fn"].event_shape:
             raise ContractError(
                 f'expected site "{LABEL}" to be a class index, got {node["fn"]}; use Categorical, not OneHotCategorical'
@@ -166,9 +224,9 @@ def check_guide_sites(trace, label_given: bool) -> None:
             )
 
 
-def check_observes(trace) -> None:
+def check_observes(traced: poutine.Trace) -> None:
     """Raise ContractError unless the model observes x."""
-    nodes = _sample_nodes(trace)
+    nodes = sample_nodes(traced)
     if OBSERVED not in nodes or not nodes[OBSERVED]["is_observed"]:
         raise ContractError(
             f'expected the model to observe site "{OBSERVED}", got sites {sorted(nodes)}; '
@@ -176,16 +234,16 @@ def check_observes(trace) -> None:
         )
 
 
-def check_match(model_trace, guide_trace) -> None:
+def check_match(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Raise ContractError unless model and guide have the same latents, over the same spaces."""
-    model_nodes, drawn = _sample_nodes(model_trace), set(_sample_nodes(guide_trace))
-    latent = {name for name, node in model_nodes.items() if not node["is_observed"]}
-    engine.require_same_latents(latent, drawn)
-    for name in latent:
-        _check_same_space(name, model_nodes[name], guide_trace.nodes[name])
+    model_nodes, guide_nodes = sample_nodes(model_trace), sample_nodes(guide_trace)
+    latents = {name for name, node in model_nodes.items() if not node["is_observed"]}
+    require_same_latents(latents, set(guide_nodes))
+    for name in latents:
+        _check_same_space(name, model_nodes[name], guide_nodes[name])
 
 
-def _check_same_space(name: str, model_node, guide_node) -> None:
+def _check_same_space(name: str, model_node: Any, guide_node: Any) -> None:
     p, q, value = model_node["fn"], guide_node["fn"], guide_node["value"]
     if p.event_shape != q.event_shape:
         raise ContractError(
@@ -199,21 +257,27 @@ def _check_same_space(name: str, model_node, guide_node) -> None:
         )
 
 
-def check_plate(role: str, trace, batch_size: int) -> None:
+def check_plates(role: str, traced: poutine.Trace, batch_size: int) -> None:
     """Raise ContractError unless every site stands in the one plate, unscaled."""
-    for name, node in _sample_nodes(trace).items():
-        frames = {frame.name: frame for frame in node["cond_indep_stack"]}
-        frame = frames.get(PLATE)
-        if frame is None or frame.dim != -1 or frame.size != batch_size or len(frames) != 2:
-            got = [f"{f.name!r} of size {f.size} at dim {f.dim}" for f in frames.values() if f.name != PARTICLE_PLATE]
+    for name, node in sample_nodes(traced).items():
+        check_site(role, name, node, CHECKED_PARTICLES, batch_size)
+
+
+def check_reads_no_data(model: nn.Module, batch: Batch, guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
+    """Raise ContractError where a density of the model moves with x while the latents are held."""
+    other = torch.zeros_like(batch.x)
+    if torch.equal(other, batch.x):
+        other = torch.ones_like(batch.x)
+    latents = {name: node["value"] for name, node in sample_nodes(guide_trace).items()}
+    with At(latents):
+        moved = sample_nodes(trace(model, arguments(model, batch.with_x(other)), CHECKED_PARTICLES))
+    for name, node in sample_nodes(model_trace).items():
+        before, after = node["fn"].log_prob(node["value"]), moved[name]["fn"].log_prob(node["value"])
+        if not torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True):
             raise ContractError(
-                f'expected {role} site {name!r} in the one plate "{PLATE}" of size {batch_size} at dim -1, got '
-                f'{", ".join(got) or "no plate"}; write `with pyro.plate("{PLATE}", len(x)):`'
-            )
-        if not isinstance(node["scale"], (int, float)) or node["scale"] != 1:
-            raise ContractError(
-                f"expected {role} site {name!r} without a scale, got {node['scale']}; objectives divide by the "
-                "batch size themselves, and a scale makes a multi-sample bound invalid"
+                f"expected the model's distribution of {name!r} to be a function of latents, labels and conditions, "
+                "but it moved when x changed: its density is then no p(x | z). Let what it reads be a condition, named "
+                "in forward(self, x, y=None, c=None); an autoregressive decoder belongs into the distribution"
             )
 
 
@@ -228,17 +292,30 @@ def check_weights(log_weight: Tensor, first_row: int = 0) -> None:
         )
 
 
-def check_densities(model, guide, x: Tensor, y: Tensor | None) -> None:
-    """Raise ContractError where a density has the wrong shape or a weight is not finite."""
-    particles = engine.replay(model, guide, x, y, num_particles=2)
+def check_densities(model: Any, guide: Any, batch: Batch) -> None:
+    """Raise ContractError where a density has the wrong shape or a weight is not finite.
+
+    A point mass is not refused here: objectives that read no density of q take it.
+    """
+    particles = Pair(model, guide).draw(batch, CHECKED_PARTICLES)
     for role, sites in (("guide", particles.guide), ("model", particles.model)):
         for site in sites.values():
-            shape = site.log_prob.shape[-2:]
-            if len(shape) != 2 or shape[0] not in (1, 2) or shape[1] not in (1, len(x)):
-                raise ContractError(
-                    f"expected the log density of {role} site {site.name!r} to have shape (..., 2, {len(x)}) for two "
-                    f"particles, got {tuple(site.log_prob.shape)}; a .to_event(n) is missing or too much"
-                )
+            _check_density_shape(role, site, len(batch))
+    point_masses = [name for name, site in particles.guide.items() if is_point_mass(site.distribution)]
+    for name in particles.guide.keys() - set(point_masses):
+        particles.require_weight(name, read_tensors=True)
+    if point_masses:
+        return
     if not torch.isfinite(particles.log_weight).all():
         row = int((~torch.isfinite(particles.log_weight)).any(0).nonzero()[0])
         raise ContractError(f"expected finite log weights, got {particles.log_weight[:, row].tolist()} in row {row}")
+
+
+def _check_density_shape(role: str, site: Site, rows: int) -> None:
+    shape = site.log_prob.shape[-2:]
+    if len(shape) != 2 or shape[0] not in (1, CHECKED_PARTICLES) or shape[1] not in (1, rows):
+        raise ContractError(
+            f"expected the log density of {role} site {site.name!r} to have shape (..., {CHECKED_PARTICLES}, {rows}) "
+            f"for {CHECKED_PARTICLES} particles, got {tuple(site.log_prob.shape)}; a .to_event(n) is missing or too "
+            "much"
+        )

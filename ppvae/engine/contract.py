@@ -1,12 +1,14 @@
-"""What a model and a guide promise, and :func:`check_pair`, which says in words where a pair does not.
+"""What a model and a guide promise, and :func:`check_pair`, which explains where a pair does not keep it.
 
-A model is called ``model(x, y=None)``, a guide ``guide(x, y=None)``; both are ``PyroModule`` s.
+A model is called ``model(x, y=None, **given)``, a guide ``guide(x, y=None, **given)``; both are ``PyroModule`` s.
 
-- ``x`` has shape ``(B, *event_shape)``. ``y`` is a long tensor of shape ``(B,)``, or None. To the functions
-  of ppvae ``y == -1`` means unknown; the pair itself is handed either labels that are all known, or None.
+- ``x`` has shape ``(B, *event_shape)``. ``y`` is a long tensor of shape ``(B,)``, or None. For the functions of ppvae
+  ``y == -1`` means unknown; the pair itself gets either labels that are all known, or None.
+- Conditions are tensors of B rows. A pair names those that it takes, after y: ``forward(self, x, y=None, c=None)``.
 - Every site stands in one plate ``"data"`` of size B at dim -1, unscaled and not subsampled.
-- The observed site is ``"x"``, a label is ``"y"``; latent sites may bear any names. Given ``y``, the model
-  observes site ``"y"`` and the guide does not draw it.
+- The observed site is ``"x"``, a label is ``"y"``; latent sites have any names. Given ``y``, the model observes site
+  ``"y"`` (or has none) and the guide does not draw it.
+- The distribution of ``"x"`` does not read ``x``; what it depends on is declared as a condition.
 - Dimensions on the left belong to the engine: particles stand at dim -2, enumeration left of them.
   Networks therefore take ``(..., event)``.
 - Discrete sites of a guide are enumerated in parallel and summed exactly.
@@ -14,15 +16,18 @@ A model is called ``model(x, y=None)``, a guide ``guide(x, y=None)``; both are `
 """
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pyro
-import torch
-from pyro.distributions.distribution import Distribution
+from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppvae.engine import checks
+from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.pair import first_parameter
 from ppvae.engine.tracing import OBSERVED
 
 _instances = itertools.count()
@@ -37,92 +42,153 @@ class _UniquelyNamed(PyroModule):
     def _new_name(self) -> str:
         return f"{type(self).__name__}_{next(_instances)}"
 
-    def __setstate__(self, state) -> None:  # copy.deepcopy and unpickling come through here
+    def __setstate__(self, state: dict[str, Any]) -> None:  # copy.deepcopy and unpickling come through here
         super().__setstate__(state)
         self._pyro_set_supermodule(self._new_name(), self._pyro_context)
 
 
 class Model(_UniquelyNamed):
-    """Base of generative models p(x, z): define ``forward(self, x, y=None)`` (see the module's text).
+    """Base of generative models p(x, z): define ``forward(self, x, y=None)``; see :mod:`ppvae.engine.contract`.
 
-    It adds one thing to ``PyroModule``: a name of its own for each instance, so that two pairs of the
-    same classes train apart from each other under stock ``pyro.infer.SVI``.
+    It adds one thing to ``PyroModule``: a name for each instance, so that two pairs of the same classes train
+    independently under stock ``pyro.infer.SVI``.
+
+    Example:
+
+        >>> from pyro import distributions as dist
+        >>> class Unit(Model):
+        ...     def forward(self, x, y=None):
+        ...         with pyro.plate("data", len(x)):
+        ...             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        ...             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> Unit()(torch.zeros(3))
     """
 
 
 class Guide(_UniquelyNamed):
-    """Base of amortized guides q(z | x): define ``forward(self, x, y=None)`` (see the module's text).
+    """Base of amortized guides q(z | x): define ``forward(self, x, y=None)``; see :mod:`ppvae.engine.contract`.
 
     Attributes:
-        can_score: whether q can give the density of a value that it did not draw itself.
+        can_score: whether q has ``log_prob`` at arbitrary values, and not only at its own draws.
+
+    Example:
+
+        >>> from pyro import distributions as dist
+        >>> class Half(Guide):
+        ...     def forward(self, x, y=None):
+        ...         with pyro.plate("data", len(x)):
+        ...             pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> Half().can_score
+        True
     """
 
     can_score: bool = True
 
 
-class AmortizedGuide(Guide):
-    """A guide of one latent, z ~ q(z; encoder(x)): define :meth:`distribution`.
+def _encode_of(guide: "AmortizedGuide") -> Callable[..., Tensor]:
+    return guide.named_by()
 
-    Whatever belongs to one datum goes through ``encoder(x)``, so that it can be improved datum by datum
-    (``ppvae.guides.Refined``, :func:`ppvae.gaps`). A label y is ignored.
+
+class AmortizedGuide(Guide):
+    """A guide of one latent, z ~ q(z; encode(x)): define :meth:`distribution`.
+
+    Everything that belongs to one datum goes through :meth:`encode`, so that it can be improved datum by datum
+    (``ppvae.guides.Refined``, :func:`ppvae.gaps`).
 
     Args:
         encoder: network (B, *event_shape) -> (B, features).
+
+    Example:
+
+        >>> from pyro import distributions as dist
+        >>> class Laplace(AmortizedGuide):
+        ...     def distribution(self, features):
+        ...         loc, log_scale = features.chunk(2, -1)
+        ...         return dist.Laplace(loc, log_scale.exp()).to_event(1)
+        >>> Laplace(nn.Linear(5, 4)).encode(torch.zeros(3, 5)).shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def distribution(self, features: Tensor) -> Distribution:
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The features of each datum, (B, features). A guide with conditions names them here, after y."""
+        return self.encoder(x)
+
+    def named_by(self) -> Callable[..., Tensor]:
+        """The function with the names of the guide's conditions."""
+        return self.encode
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
         """q(z; features), batch shape (B,), for features of shape (B, features)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define distribution(features)")
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+    def forward(self, x: Tensor, y: Tensor | None = None, **given: Tensor) -> None:
+        """Draw site "z"."""
+        features = self.encode(x, y, **given)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", self.distribution(self.encoder(x)))
+            pyro.sample("z", self.distribution(features))
+
+    forward.conditions_named_by = _encode_of  # type: ignore[attr-defined]
 
 
-def is_amortized(guide) -> bool:
-    """Whether a guide is an :class:`AmortizedGuide` that runs as one, with a ``forward`` not its own."""
+def is_amortized(guide: Any) -> bool:
+    """Whether a guide is an :class:`AmortizedGuide` with the ``forward`` of that class."""
     return isinstance(guide, AmortizedGuide) and type(guide).forward is AmortizedGuide.forward
 
 
-def check_pair(model, guide, x: Tensor, y: Tensor | None = None) -> None:
+def check_pair(model: Any, guide: Any, data: Batch | HasBatch | Array, y: Array | None = None, **given: Array) -> None:
     """Run the pair on a few data and raise ContractError, in words, where it breaks the contract.
 
     Args:
         model: the generative model.
         guide: the guide that shall be trained with it.
-        x: a few data, shape (B, *event_shape).
+        data: a few data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: their labels, shape (B,), -1 where unknown; or None.
+        given: conditions of B rows each.
 
-    The model is run once alone, then the guide, then the model against it, in evaluation mode without gradients;
-    where some of y are known and some not, both on the rows of each kind, and on all of them together.
-    Random state, parameters and the global parameter store are left as they were.
+    The model runs alone, then the guide, then the model against it, in evaluation mode without gradients; where some
+    labels are known and some not, on the rows of each kind, and on all of them together. Random state, parameters and
+    the global parameter store stay as they were.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> check_pair(model, guide, torch.zeros(3, 2))
     """
+    checks.check_modules(model, guide)
+    parameter = first_parameter(model, guide)
+    batch = as_batch(data, y, given, None if parameter is None else parameter.dtype)
+    check_batch(model, guide, batch if parameter is None else batch.to(parameter.device))
+
+
+def check_batch(model: Any, guide: Any, batch: Batch) -> None:
+    """:func:`check_pair` on a batch."""
     checks.check_parameters(model, guide)
-    checks.check_input(x, y)
-    stray = pyro.settings.context(validate_poutine=False)  # a pyro.param of no module is ours to report
-    with evaluation_mode(model, guide, device=x.device), stray:
-        checks.check_label_range(model, x, y)
-        known = torch.zeros(len(x), dtype=torch.bool) if y is None else y >= 0
-        if not known.all():
-            _check_form(model, guide, x, None)
-        if known.any():
-            _check_form(model, guide, x[known], y[known])
-        checks.check_densities(model, guide, x, y)
+    checks.check_partners(model, guide)
+    checks.check_conditions((model, guide), batch)
+    strangers = pyro.settings.context(validate_poutine=False)  # checks.run reports a pyro.param of no module
+    with evaluation_mode(model, guide, device=batch.x.device), strangers:
+        checks.check_label_range(model, batch)
+        for part in checks.kinds_of_rows(batch):
+            _check_form(model, guide, part)
+        checks.check_densities(model, guide, batch)
 
 
-def _check_form(model, guide, x: Tensor, y: Tensor | None) -> None:
+def _check_form(model: Any, guide: Any, batch: Batch) -> None:
     """Check the pair as it is called with every label known, or with none."""
-    prior = checks.run("model", model, x, y)
+    prior = checks.run("model", model, batch)
     checks.check_observes(prior)
-    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], x)
-    checks.check_support(prior.nodes[OBSERVED]["fn"], x)
-    guide_trace = checks.run("guide", guide, x, y)
-    checks.check_guide_sites(guide_trace, label_given=y is not None)
+    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], batch.x)
+    checks.check_support(prior.nodes[OBSERVED]["fn"], batch.x)
+    guide_trace = checks.run("guide", guide, batch)
+    checks.check_guide_sites(guide_trace, label_given=batch.label is not None)
     checks.check_match(prior, guide_trace)
-    model_trace = checks.run("model", model, x, y, replayed=guide_trace)
-    checks.check_plate("guide", guide_trace, len(x))
-    checks.check_plate("model", model_trace, len(x))
+    checks.check_plates("guide", guide_trace, len(batch))
+    model_trace = checks.run("model", model, batch, replayed=guide_trace)
+    checks.check_plates("model", model_trace, len(batch))
+    checks.check_reads_no_data(model, batch, guide_trace, model_trace)

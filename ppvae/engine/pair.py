@@ -1,74 +1,285 @@
-"""Running a pair: the guide is traced once, the model is replayed once against it.
-
-The model sees each draw of the guide through a gate: the same numbers, one step further along the graph. A gradient
-that comes to a gate comes from the model's densities (and from :meth:`Source.score`), so that an estimator can
-weigh it, particle by particle, before it goes on into the guide.
-"""
+"""The pair: the model and the guide, and the only place where either is run."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions.distribution import Distribution
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ppvae.engine.isolation import RandomState, evaluating, frozen, isolated
-from ppvae.engine.particles import Particles, Site
-from ppvae.engine.tracing import LABEL, OBSERVED, all_known, distribution_at, require_classes, trace, trace_enumerated
+from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
+from ppvae.engine.isolation import evaluating, frozen, isolated
+from ppvae.engine.noise import Noise
+from ppvae.engine.particles import Draws, Particles, Site
+from ppvae.engine.tracing import (
+    LABEL,
+    OBSERVED,
+    At,
+    Unobserve,
+    arguments,
+    check_site,
+    distribution_at,
+    sample_nodes,
+    trace,
+    trace_enumerated,
+)
 from ppvae.errors import ContractError
 
 
-def draw(model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1) -> Particles:
-    """Trace the guide, replay the model against it, keep every density.
+def draw(
+    model: Any,
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
+    num_particles: int = 1,
+    **given: Array,
+) -> Particles:
+    """Trace the guide, replay the model against it, and keep every density.
 
     Args:
-        model: called ``model(x, y)``; see :mod:`ppvae.engine.contract`.
-        guide: called ``guide(x, y)``.
-        x: data of shape (B, *event_shape).
-        y: labels of shape (B,), -1 where unknown, or None where none is known. If some but not all
-            rows are labelled, model and guide are called without labels, every class is enumerated,
-            and each labelled row is restricted to its own class.
+        model: called ``model(x, y, **given)``; see :mod:`ppvae.engine.contract`.
+        guide: called ``guide(x, y, **given)``.
+        data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
+        y: labels of shape (B,), -1 where unknown. If some but not all rows are labelled, model and guide are called
+            without labels, every class is enumerated, and each labelled row is restricted to its own class.
         num_particles: draws of the latents per datum, K.
+        given: conditions of B rows each.
 
     Neither the global parameter store nor any parameter's name is touched.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> ppvae.draw(model, guide, torch.zeros(3, 2), num_particles=5).log_weight.shape
+        torch.Size([5, 3])
     """
+    pair = Pair(model, guide, apart=True)
     with isolated(model, guide):
-        particles = replay(model, guide, x, y, num_particles)
-    return replace(particles, source=replace(particles.source, apart=True))
+        particles = pair.draw(as_batch(data, y, given), num_particles, record=True)
+        _ = particles.model  # run now, with the parameters and in the mode of now
+    return particles
 
 
-def replay(
-    model, guide, x: Tensor, y: Tensor | None = None, num_particles: int = 1, step: int | None = None
-) -> Particles:
-    """:func:`draw` in the caller's parameter store, as a stock ``pyro.infer.SVI`` loop needs it."""
-    if num_particles < 1:
-        raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
-    source = Source(model, guide, x, y, num_particles, RandomState.of(x.device))
-    guide_trace = trace_enumerated(guide, x, source.given, num_particles)
-    try:
-        guide_sites = source.label_known(sites_of(guide_trace))
-    except NotImplementedError as error:
-        raise ContractError(f"expected a guide of distributions that have a density, got {error}") from error
-    gates = {name: site.value.view_as(site.value) for name, site in guide_sites.items() if not site.enumerated}
-    for name, value in gates.items():
-        guide_trace.nodes[name]["value"] = value
-    model_trace = trace(poutine.replay(model, trace=guide_trace), x, source.given, num_particles)
-    model_sites = sites_of(model_trace)
-    require_same_latents({name for name, site in model_sites.items() if not site.observed}, set(guide_sites))
-    return Particles(guide_sites, model_sites, num_particles, len(x), y, gates, source, step=step)
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A generative model and its guide.
+
+    Args:
+        model: called ``model(x, y, **given)``.
+        guide: called ``guide(x, y, **given)``.
+        apart: run the pair apart from the caller's parameter store, whenever its particles are read.
+    """
+
+    model: Any
+    guide: Any
+    apart: bool = False
+
+    def draw(self, batch: Batch, num_particles: int = 1, record: bool = False, step: int | None = None) -> Particles:
+        """Particles of one run of the guide, in the parameter store of now; the model runs when it is read.
+
+        Args:
+            batch: B data.
+            num_particles: K.
+            record: keep the guide's noise, for estimators that score the draws again (``Particles.rescored``).
+            step: of the training.
+        """
+        if num_particles < 1:
+            raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
+        source = Replay(self, batch, num_particles, Noise() if record else None)
+        with nullcontext() if source.noise is None else source.noise.recorded():
+            traced = trace_enumerated(self.guide, arguments(self.guide, batch), num_particles)
+        sites = source.guide_sites(traced)
+        draws = {name: site.value for name, site in sites.items() if not site.enumerated}
+        return Particles(sites, num_particles, source, draws, step, torch.is_grad_enabled())
+
+    def simulate(self, batch: Batch, draw_labels: bool = False) -> tuple[Batch, Draws]:
+        """Draw (x, z) ~ p(x, z | labels, conditions), without gradient, with the model in evaluation mode.
+
+        Args:
+            batch: its labels and conditions are used, and the shape and type of its x.
+            draw_labels: draw labels that are a site of the model instead, as a latent.
+
+        Returns the batch with the drawn x, and the latents by name, each (1, B, *event_shape).
+
+        Raises:
+            ContractError: the model observes something else that may depend on a latent: draws from the prior are
+                then no draws of the posterior.
+        """
+        drawn = (OBSERVED, LABEL) if draw_labels else (OBSERVED,)
+        with torch.no_grad(), evaluating(self.model), Unobserve(*drawn):
+            traced = trace(self.model, arguments(self.model, batch), 1)
+        sites = _sites("model", traced, 1, len(batch))
+        _require_no_other_data(sites)
+        values = {name: site.value for name, site in sites.items() if not site.observed}
+        x = values.pop(OBSERVED).expand(1, *batch.x.shape)[0].to(batch.x.dtype)
+        simulated = Batch(x, None, batch.given) if LABEL in values else batch.with_x(x)
+        return simulated, values
+
+    def prior(self, batch: Batch, num_particles: int) -> dict[str, Site]:
+        """The model's sites at latents drawn from the prior, "x" at the data."""
+        return _sites(
+            "model", trace(self.model, arguments(self.model, batch), num_particles), num_particles, len(batch)
+        )
+
+    def model_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
+        """The model's sites at given values (K, B, *event) of its latents."""
+        with At(values):
+            return self.prior(batch, num_particles)
+
+    def guide_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
+        """The sites of a guide that can score any value, at given values (K, B, *event) of its latents."""
+        require_can_score(self.guide)
+        with At(values):
+            traced = trace(self.guide, arguments(self.guide, batch), num_particles)
+        return _scored(self.guide, _sites("guide", traced, num_particles, len(batch)))
+
+    def store(self) -> AbstractContextManager[None]:
+        """The parameter store that the pair runs in."""
+        return isolated(self.model, self.guide) if self.apart else nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The pair, the batch and the noise that particles come from; see :class:`ppvae.engine.particles.Source`."""
+
+    pair: Pair
+    batch: Batch
+    num_particles: int
+    noise: Noise | None = None
+
+    @property
+    def model(self) -> Any:
+        """The pair's model."""
+        return self.pair.model
+
+    def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
+        """The model's sites at the guide's draws and enumerated values. Raises ContractError for other latents."""
+        values = {name: site.value for name, site in guide.items()} | draws
+        with self.pair.store():
+            sites = self.pair.model_at(self.batch, values, self.num_particles)
+        require_same_latents({name for name, site in sites.items() if not site.observed}, set(guide))
+        same = {name: replace(sites[name], enumerated=site.enumerated) for name, site in guide.items()}
+        return {name: self._mark_known(same.get(name, site)) for name, site in sites.items()}
+
+    def guide_sites(self, traced: poutine.Trace) -> dict[str, Site]:
+        """The guide's sites, with known rows marked."""
+        sites = _sites("guide", traced, self.num_particles, len(self.batch))
+        if LABEL in sites and self.batch.label is not None:
+            raise ContractError(DRAWS_GIVEN_LABEL)
+        if LABEL in sites and self.batch.y is not None:
+            _require_enumerated_classes(sites[LABEL], self.batch.y)
+        return {name: self._mark_known(site) for name, site in sites.items()}
+
+    def _mark_known(self, site: Site) -> Site:
+        if site.name != LABEL or site.observed or self.batch.y is None or self.batch.all_known:
+            return site
+        return replace(site, known=self.batch.known, data=self.batch.y)
+
+    def score_guide(self, draws: Draws, freeze: bool) -> dict[str, Site]:
+        """The guide's sites at given draws under the noise of the first run.
+
+        Raises:
+            ContractError: the guide cannot score what it did not draw, or its noise was not recorded.
+        """
+        guide = self.pair.guide
+        require_can_score(guide)
+        if self.noise is None:
+            raise ContractError(
+                "expected particles with recorded noise, to score the guide again; make them by ppvae.draw or by the "
+                "objective's own particles(...)"
+            )
+        if freeze and not isinstance(guide, nn.Module):
+            raise ContractError(
+                "expected the guide to be a PyroModule, so that its parameters can be held fixed while it is scored, "
+                f"got a {type(guide).__name__}; make it a class with forward, derived from ppvae.Guide"
+            )
+        call = arguments(guide, self.batch)
+        held = frozen(guide) if freeze else nullcontext()
+        with self.pair.store(), held, self.noise.replayed(), At(draws, draw=True):
+            traced = trace_enumerated(_with_own_statistics(guide), call, self.num_particles)
+            return _scored(guide, self.guide_sites(traced))
+
+    def classify(self, site: str, noise: bool) -> TorchDistribution:
+        """q(site | x), batch shape (B,); without noise in evaluation mode."""
+        unlabelled = replace(self.batch, y=None, all_known=False)
+        with self.pair.store(), nullcontext() if noise else evaluating(self.pair.guide):
+            return distribution_at(self.pair.guide, site, unlabelled)
+
+    def draws_for(self, batch: Batch) -> Draws:
+        """One draw of each of the guide's latents for another batch, (enumeration..., 1, B, *event), no gradient."""
+        guide = self.pair.guide
+        with torch.no_grad(), self.pair.store():
+            nodes = sample_nodes(trace_enumerated(_with_own_statistics(guide), arguments(guide, batch), 1))
+        return {name: node["value"] for name, node in nodes.items()}
+
+    def simulate(self) -> tuple[Batch, Draws]:
+        """Draw (x, z) ~ p for as many data, labels included, without gradient."""
+        with self.pair.store():
+            return self.pair.simulate(self.batch, draw_labels=True)
+
+    def score_simulated(self, batch: Batch, values: Draws) -> dict[str, Site]:
+        """The guide's sites at simulated latents, (1, B)."""
+        with self.pair.store():
+            return self.pair.guide_at(batch, values, 1)
+
+
+def _with_own_statistics(guide: Any) -> Callable[..., Any]:
+    """The guide with copies of its buffers, so that batch statistics move once a step and not once a run."""
+    statistics = {name: buffer.clone() for name, buffer in guide.named_buffers()} if _is_module(guide) else {}
+    return (lambda *args, **given: functional_call(guide, statistics, args, given)) if statistics else guide
+
+
+def _is_module(candidate: Any) -> bool:
+    return isinstance(candidate, nn.Module)
+
+
+def _sites(role: str, traced: poutine.Trace, num_particles: int, batch_size: int) -> dict[str, Site]:
+    """The sample statements of a Pyro trace. Raises ContractError for one outside the plate, or scaled."""
+    sites = {}
+    for name, node in sample_nodes(traced).items():
+        check_site(role, name, node, num_particles, batch_size)
+        enumerated = "_enumerate_dim" in node["infer"]
+        if enumerated and node["mask"] is not None:
+            raise ContractError(
+                f"expected the enumerated site {name!r} without a mask, got one: a masked row would count every value "
+                "once. Leave the mask to the sites that depend on it"
+            )
+        sites[name] = Site(
+            name,
+            node["fn"],
+            node["value"],
+            enumerated,
+            observed=node["is_observed"],
+            mask=node["mask"],
+            with_gradient=torch.is_grad_enabled(),
+        )
+    return sites
+
+
+def _scored(guide: Any, sites: dict[str, Site]) -> dict[str, Site]:
+    """The same sites, with each log density computed. Raises ContractError where a transform has no inverse."""
+    for site in sites.values():
+        try:
+            _ = site.log_prob
+        except (NotImplementedError, KeyError) as error:
+            if not hasattr(site.distribution, "transforms"):
+                raise
+            raise ContractError(cannot_score(guide)) from error
+    return sites
 
 
 def require_same_latents(model: set[str], guide: set[str]) -> None:
     """Raise ContractError unless model and guide have latents of the same names.
 
-    One that the model alone has, a discrete one that nobody sums for example, would be drawn from the prior and
-    counted by its density: a number that is no weight.
+    A latent that only the model has would be drawn from the prior and counted by its density: not a weight.
     """
     if model - guide:
         raise ContractError(
@@ -77,175 +288,74 @@ def require_same_latents(model: set[str], guide: set[str]) -> None:
         )
     if guide - model:
         raise ContractError(
-            f"the guide invents site(s) {sorted(guide - model)} that the model does not have as latents; "
+            f"the guide draws site(s) {sorted(guide - model)} that the model does not have as latents; "
             f"the model's latents are {sorted(model)}. Remove or rename the guide's site"
         )
 
 
-@dataclass(frozen=True)
-class Source:
-    """The pair, the data and the randomness that a replay came from, to run the guide again.
-
-    Attributes:
-        random_state: as it was before the guide was run.
-        apart: whether the pair is run apart from the caller's parameter store.
-    """
-
-    model: nn.Module
-    guide: nn.Module
-    x: Tensor
-    y: Tensor | None
-    num_particles: int
-    random_state: RandomState
-    apart: bool = False
-
-    @cached_property
-    def given(self) -> Tensor | None:
-        """The labels that model and guide are called with: all known, or None."""
-        return self.y if self.y is not None and all_known(self.y) else None
-
-    def classify(self, noise: bool) -> Distribution:
-        """q(y | x), batch shape (B,); with noise=False in evaluation mode."""
-        with self._store(), nullcontext() if noise else evaluating(self.guide):
-            return distribution_at(self.guide, LABEL, self.x)
-
-    def score(self, values: dict[str, Tensor], freeze: bool) -> dict[str, Site]:
-        """The guide's sites at given values of those that it draws, under the same noise (dropout and the like).
-
-        Args:
-            values: by name of the site, shape (enumeration..., K, B, *event_shape).
-            freeze: let no gradient into the guide's parameters.
-
-        Raises ContractError for a guide that cannot score what it did not draw.
-        """
-        require_can_score(self.guide)
-        without_gradient = frozen(self.guide) if freeze else nullcontext()
-        with self._store(), without_gradient, self.random_state.replayed(), _At(values):
-            try:
-                sites = sites_of(trace_enumerated(self._guide_at_rest(), self.x, self.given, self.num_particles))
-            except (NotImplementedError, KeyError) as error:  # a transform without an inverse
-                raise ContractError(cannot_score(self.guide)) from error
-        return self.label_known(sites)
-
-    def draws_for(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """One draw of each of the guide's latents for other data, (enumeration..., 1, B, *event), without gradient."""
-        with torch.no_grad(), self._store():
-            nodes = trace_enumerated(self._guide_at_rest(), x, y, 1).nodes
-        return {name: nodes[name]["value"] for name in nodes if nodes[name]["type"] == "sample"}
-
-    def sleep(self) -> Tensor:
-        """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats."""
-        require_can_score(self.guide)
-        with self._store():
-            x, values = simulate(self.model, self.x)
-            sites = at_values(self.guide, x, None, values, 1)
-        return sum(site.log_prob for site in sites.values())[0]
-
-    def label_known(self, guide_sites: dict[str, Site]) -> dict[str, Site]:
-        """The guide's sites, its label with no density where the label is known: there it is an observation."""
-        if self.y is None or LABEL not in guide_sites:
-            return guide_sites
-        if self.given is not None:
-            raise ContractError(DRAWS_GIVEN_LABEL)
-        site = guide_sites[LABEL]
-        if not site.enumerated or site.distribution.event_shape:
-            raise ContractError(
-                f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
-                f"{site.distribution}; use Categorical (not OneHotCategorical)"
-            )
-        require_classes(self.y, len(site.value))
-        return {**guide_sites, LABEL: replace(site, log_prob=torch.where(self.y >= 0, 0.0, site.log_prob))}
-
-    def _guide_at_rest(self) -> Callable:
-        """The guide with statistics (of batch normalisation, say) that move once a step and not once a run of it."""
-        statistics = {name: buffer.clone() for name, buffer in self.guide.named_buffers()}
-        return lambda x, y: functional_call(self.guide, statistics, (x, y))
-
-    def _store(self):
-        return isolated(self.model, self.guide) if self.apart else nullcontext()
+def _require_no_other_data(sites: dict[str, Site]) -> None:
+    """What is drawn is a draw of the posterior only if all other data come before the latents, as labels do."""
+    latents = [site.name for site in sites.values() if not site.observed]
+    before = set(list(sites)[: list(sites).index(latents[0])]) if latents else set(sites)
+    others = [site.name for site in sites.values() if site.observed and (site.name != LABEL or site.name not in before)]
+    if others:
+        raise ContractError(
+            f"expected a model that observes x alone, and labels before its latents, to be simulated, got observed "
+            f"site(s) {others}: draws of the prior are no draws of the posterior given them. Estimates that simulate "
+            "(upper_bound, bdmc, calibration, sample, ForwardKL, wake-sleep) need a model without them; log_marginal "
+            "and ais do not"
+        )
 
 
-def simulate(model, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw (x, z) ~ p(x, z), without gradient: x of the shape of ``like``, latents by name, each (1, B, ...)."""
-    with torch.no_grad(), evaluating(model):
-        sites = sites_of(trace(poutine.uncondition(model), like, None, 1))
-    values = {name: site.value for name, site in sites.items()}
-    return values.pop(OBSERVED).expand(1, *like.shape)[0].to(like.dtype), values
+def _require_enumerated_classes(site: Site, y: Tensor) -> None:
+    if not site.enumerated or site.distribution.event_shape:
+        raise ContractError(
+            f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
+            f"{site.distribution}; use Categorical (not OneHotCategorical)"
+        )
+    require_classes(y, len(site.value))
 
 
-def require_can_score(guide) -> None:
-    """Raise ContractError if the guide says that it cannot score a value that it did not draw."""
+def require_classes(y: Tensor, classes: int) -> None:
+    """Raise ContractError unless every label is one of the classes, or -1."""
+    if y.min() < -1 or y.max() >= classes:
+        raise ContractError(
+            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
+        )
+
+
+def require_can_score(guide: Any) -> None:
+    """Raise ContractError if the guide declares that it cannot score a value that it did not draw."""
     if not getattr(guide, "can_score", True):
         raise ContractError(cannot_score(guide))
 
 
-def cannot_score(guide) -> str:
+def cannot_score(guide: Any) -> str:
+    """The message for a guide without ``log_prob`` at arbitrary values."""
     return (
-        f"expected a guide that can score values which it did not draw, got {type(guide).__name__}, whose transform "
-        "has no inverse; use a guide with can_score, or an objective that scores the guide's own draws alone: ELBO, "
-        "IWAE, Renyi"
+        f"expected a guide that can score values which it did not draw, got {type(guide).__name__}, which has a "
+        "transform without an inverse; use a guide with can_score, or an objective that scores only the guide's own "
+        "draws: ELBO, IWAE, Renyi"
     )
-
-
-def at_values(fn, x: Tensor, y: Tensor | None, values: dict[str, Tensor], num_particles: int) -> dict[str, Site]:
-    """The sites of a model, or of a guide that can score, at given values (K, B, ...) of its latents."""
-    with _At(values, draw=False):
-        return sites_of(trace(fn, x, y, num_particles))
-
-
-class _At(Messenger):
-    """Sites take given values.
-
-    Args:
-        draw: draw each site all the same, so that random numbers are used up as they were before.
-    """
-
-    def __init__(self, values: dict[str, Tensor], draw: bool = True):
-        super().__init__()
-        self.values, self.draw = values, draw
-
-    def _pyro_sample(self, msg) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            if self.draw:
-                with torch.no_grad():
-                    msg["fn"]()
-            msg["value"], msg["done"] = self.values[msg["name"]], True
-
-
-def sites_of(trace) -> dict[str, Site]:
-    """The sample statements of a Pyro trace, scored."""
-    return {
-        name: Site(
-            name,
-            node["fn"],
-            node["value"],
-            _log_prob(name, node),
-            enumerated="_enumerate_dim" in node["infer"],
-            observed=node["is_observed"],
-            masked=node["mask"] is not None,
-        )
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-def _log_prob(name: str, node) -> Tensor:
-    try:
-        log_prob = node["fn"].log_prob(node["value"])
-    except NotImplementedError as error:
-        raise NotImplementedError(f"{type(node['fn']).__name__} at site {name!r}, which has no log_prob") from error
-    mask = node["mask"]
-    if mask is None:
-        return log_prob
-    if "_enumerate_dim" in node["infer"]:
-        raise ContractError(
-            f"expected the enumerated site {name!r} without a mask, got one: a masked row would count every value "
-            "once. Leave the mask to the sites that depend on it"
-        )
-    return torch.where(torch.as_tensor(mask), log_prob, 0.0)
 
 
 DRAWS_GIVEN_LABEL = (
     f'expected the guide not to draw site "{LABEL}" when labels are given, but it does; '
     f'write `if y is None: y = pyro.sample("{LABEL}", ...)`'
 )
+
+
+def to_device_of(module: Any, x: Tensor) -> Tensor:
+    """The tensor on the module's device."""
+    parameter = first_parameter(module)
+    return x if parameter is None else x.to(parameter.device)
+
+
+def first_parameter(*modules: Any) -> Tensor | None:
+    """The first floating parameter of some modules, which tells their device and type."""
+    for module in modules:
+        if _is_module(module):
+            for parameter in module.parameters():
+                if parameter.is_floating_point():
+                    return parameter
+    return None

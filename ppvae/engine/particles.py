@@ -1,208 +1,277 @@
-"""One replay of a pair, as the densities that every objective and estimator is a function of.
+"""One replay of a pair: the densities that every objective and estimator is a function of.
 
-For each site the particles keep its distribution, its value and its log density, of shape
-``(enumeration..., K, B)``: K particles, B data, and one further dimension on the left for each enumerated
-discrete site. They are made by :func:`ppvae.draw`.
+Each site has a distribution, a value and a log density of shape ``(enumeration..., K, B)``: K particles, B data, and
+one further dimension on the left for each enumerated discrete site. :func:`ppvae.draw` makes particles.
 """
 
-from dataclasses import dataclass, field
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
-from pyro.distributions.distribution import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal
 
-from ppvae.engine.tracing import LABEL
+from ppvae.distributions.kl import closed_form_kl
+from ppvae.engine.batch import Batch
+from ppvae.engine.supports import why_no_weights
 from ppvae.errors import ContractError
 
-if TYPE_CHECKING:
-    from ppvae.engine.pair import Source
+Draws = dict[str, Tensor]
+WITHOUT_ENUMERATION = 2  # dimensions of a log density: particles, data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """One sample statement of a trace.
 
     Attributes:
-        log_prob: log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked.
-        masked: whether the site stands under ``pyro.poutine.mask``.
+        name: of the site.
+        distribution: batch shape broadcasts to ``(enumeration..., K, B)``.
+        value: what was drawn, observed or enumerated.
         enumerated: whether ``value`` runs over the whole support instead of being drawn.
+        observed: whether ``value`` is data.
+        mask: of ``pyro.poutine.mask``, or None.
+        known: rows where the value is data, bool (B,); None if there are none. The site is enumerated, and ``data``
+            has its value in those rows.
+        data: shape (B,); see ``known``.
+        with_gradient: whether the log density has a gradient, whenever it is read.
     """
 
     name: str
-    distribution: Distribution
+    distribution: TorchDistribution
     value: Tensor
-    log_prob: Tensor
-    enumerated: bool
-    observed: bool
-    masked: bool = False
+    enumerated: bool = False
+    observed: bool = False
+    mask: Any = None
+    known: Tensor | None = None
+    data: Tensor | None = None
+    with_gradient: bool = True
+
+    @cached_property
+    def log_prob(self) -> Tensor:
+        """Log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked. Computed when read."""
+        if type(self.distribution).log_prob in _WITHOUT_DENSITY:
+            raise ContractError(
+                f"expected distributions that have a density, got {type(self.distribution).__name__} at site "
+                f"{self.name!r}, which has no log_prob"
+            )
+        with torch.set_grad_enabled(self.with_gradient):
+            log_prob = self.distribution.log_prob(self.value)
+            return log_prob if self.mask is None else torch.where(torch.as_tensor(self.mask), log_prob, 0.0)
+
+    @property
+    def log_q(self) -> Tensor:
+        """The log density of a guide's site: :attr:`log_prob`, and 0 in rows whose value is data."""
+        return self.log_prob if self.known is None else torch.where(self.known, 0.0, self.log_prob)
+
+    def detached(self) -> "Site":
+        """The same site, with a log density without gradient."""
+        site = replace(self)
+        site.__dict__["log_prob"] = self.log_prob.detach()  # where cached_property keeps it
+        return site
 
 
-@dataclass(frozen=True)
+_WITHOUT_DENSITY = (TorchDistribution.log_prob, torch.distributions.Distribution.log_prob)
+
+
+class Source(Protocol):
+    """The pair and the batch that particles come from, to run either again."""
+
+    @property
+    def batch(self) -> Batch:
+        """The data, labels and conditions."""
+
+    @property
+    def model(self) -> Any:
+        """The generative model."""
+
+    def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
+        """The model's sites at the guide's draws."""
+
+    def score_guide(self, draws: Draws, freeze: bool) -> dict[str, Site]:
+        """The guide's sites at given draws, under the same noise; ``freeze`` keeps gradients from its parameters."""
+
+    def classify(self, site: str, noise: bool) -> TorchDistribution:
+        """q(site | x), batch shape (B,); without noise in evaluation mode."""
+
+    def simulate(self) -> tuple[Batch, Draws]:
+        """Draw (x, z) ~ p, without gradient."""
+
+    def score_simulated(self, batch: Batch, values: Draws) -> dict[str, Site]:
+        """The guide's sites at simulated latents."""
+
+    def draws_for(self, batch: Batch) -> Draws:
+        """One draw of each of the guide's latents for another batch, (1, B, *event), without gradient."""
+
+
+@dataclass(frozen=True, eq=False)
 class Particles:
-    """K weighted draws of the latent variables of each of B data; made by :func:`ppvae.draw`.
+    """K weighted draws of the latent variables of each of B data.
+
+    Readers never change particles. Log densities are computed when they are read.
 
     Attributes:
         guide: the guide's sites by name, in the order in which they were drawn.
-        model: the model's sites by name, in the order in which they were scored.
-        labels: labels of shape (B,), -1 where unknown; None if none were given.
-        gates: the draws as the model sees them: the same numbers, by name.
-        weighed: not empty once :meth:`weigh_path` was called.
+        num_particles: K.
+        source: the pair and the batch that they come from.
+        draws: the drawn values by name, as the model sees them.
         step: of the training that they are for, if any.
-        source: the pair and the data that they came from, for what needs a further run of the guide.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> particles = ppvae.draw(model, guide, torch.zeros(3, 2), num_particles=5)
+        >>> particles.log_weight.shape, list(particles.model)
+        (torch.Size([5, 3]), ['z', 'x'])
     """
 
     guide: dict[str, Site]
-    model: dict[str, Site]
     num_particles: int
-    batch_size: int
-    labels: Tensor | None = None
-    gates: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    source: "Source | None" = field(default=None, repr=False)
-    weighed: list[bool] = field(default_factory=list, repr=False)
+    source: Source
+    draws: Draws
     step: int | None = None
+    with_gradient: bool = True
+
+    @property
+    def batch(self) -> Batch:
+        """The data, labels and conditions."""
+        return self.source.batch
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.batch)
+
+    @cached_property
+    def model(self) -> dict[str, Site]:
+        """The model's sites by name, in the order in which they were scored. The model runs at the first read."""
+        with torch.set_grad_enabled(self.with_gradient):
+            return self.source.replay_model(self.draws, self.guide)
+
+    def rescored(self, draws: Draws, freeze: bool) -> "Particles":
+        """Particles of a replay of their own: the guide scores ``draws`` again, and the model runs at them.
+
+        Args:
+            draws: the same numbers as :attr:`draws`, detached or with another path of the gradient.
+            freeze: let no gradient into the guide's parameters.
+        """
+        return replace(self, guide=self.source.score_guide(draws, freeze), draws=draws)
 
     @cached_property
     def log_weight(self) -> Tensor:
         """log w_k = log sum_e p(x, z_k, e) / q(z_k | x, e), shape (K, B), in nats.
 
-        The sum runs over every joint value e of the enumerated sites; where the label is known, over
-        its own class alone. exp(log_weight) is an unbiased estimate of p(x), or of p(x, y) where y is
-        known.
-        """
-        return self._flat(self.joint_log_weight(self.guide)).logsumexp(0)
+        The sum runs over every joint value e of the enumerated sites; where the label is known, over its own class
+        alone. exp(log_weight) is an unbiased estimate of p(x), or of p(x, y) where y is known.
 
-    def joint_log_weight(self, guide: dict[str, Site]) -> Tensor:
-        """log p(x, z_k, e) / q(z_k | x, e), shape (enumeration..., K, B), in nats; -inf in classes known not to be.
-
-        Args:
-            guide: the guide's sites, such as ``particles.guide`` or :meth:`frozen_guide`.
+        Raises:
+            ContractError: q is not a density over the prior's whole space.
         """
-        total = sum(site.log_prob for site in self.model.values())
-        total = total - sum(site.log_prob for site in guide.values() if not site.enumerated)
-        own_class = self._own_class
-        if own_class is not None:
-            total = total.masked_fill((self.labels >= 0) & ~own_class, -torch.inf)
+        return self.joint_log_weight.reshape(-1, self.num_particles, self.batch_size).logsumexp(0)
+
+    @cached_property
+    def joint_log_weight(self) -> Tensor:
+        """log p(x, z_k, e) / q(z_k | x, e), shape (enumeration..., K, B), in nats; -inf in wrong classes."""
+        self.require_weights()
+        total = add_up(site.log_prob for site in self.model.values())
+        for site in self.guide.values():
+            total = total if site.enumerated else total - site.log_prob
+        for admissible in self._admissible:
+            total = total.masked_fill(~admissible, -torch.inf)
         return self._expanded(total)
 
-    def frozen_guide(self) -> dict[str, Site]:
-        """The guide's sites with the same log densities, whose gradient goes into the guide through the draws alone.
+    def require_weights(self, read_tensors: bool = False) -> None:
+        """Raise ContractError unless p / q exists at every site; see :mod:`ppvae.engine.supports`."""
+        for name in self.guide:
+            self.require_weight(name, read_tensors)
 
-        What they leave out, the gradient of log q by its parameters at a fixed draw, has mean zero.
-        """
-        return self.source.score(self.gates, freeze=True)
-
-    def detached_guide(self) -> dict[str, Site]:
-        """The guide's sites with the same log densities, whose gradient goes into its parameters at fixed draws."""
-        return self.source.score({name: value.detach() for name, value in self.gates.items()}, freeze=False)
-
-    def weigh_path(self, weight: Tensor) -> None:
-        """Multiply the gradient that flows from the model and :meth:`frozen_guide` back into each draw.
-
-        This holds for every loss of these particles, so only one estimator can weigh them.
-
-        Args:
-            weight: shape (enumeration..., K, B); summed over the enumerated sites that a draw does not depend on.
-        """
-        if self.weighed:
+    def require_weight(self, name: str, read_tensors: bool = False) -> None:
+        """:meth:`require_weights` of one site; ``read_tensors`` compares bounds that are tensors as well."""
+        reason = why_no_weights(self.guide[name].distribution, self.model[name].distribution, read_tensors)
+        if reason is not None:
             raise ContractError(
-                "expected draws whose gradient is not weighed yet, got some that DReG or ReweightedWakeSleep weighed; "
-                "draw anew for each of them"
+                f"expected q({name} | x) to be a density over the whole space of the prior p({name}), but {reason}: "
+                "the weights p/q do not exist. Choose a guide on the prior's space, or an objective that reads no "
+                "density of q (Reconstruction, wae, adversarial_autoencoder)"
             )
-        self.weighed.append(True)
-        for name, value in self.gates.items():
-            if value.requires_grad:
-                event_dim = self.guide[name].distribution.event_dim
-                factor = weight.sum_to_size(value.shape[: value.dim() - event_dim])
-                factor = factor.reshape(factor.shape + (1,) * event_dim)
-                value.register_hook(lambda g, factor=factor: torch.where(factor == 0, 0.0, g * factor))
 
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
 
-        Analytic where a closed form exists, no mask stands over the site, and every latent that stands before
-        the site in the model was drawn before it by the guide as well; otherwise log q - log p at the sampled
-        values, which has the same mean. (An analytic term whose prior depends on a latent drawn *later* is
-        biased: that later draw is not independent of the site.)
+        The closed form is used where one exists, no mask stands over the site, and every latent that stands before
+        the site in the model was drawn before it by the guide as well. Otherwise it is log q - log p at the draws,
+        which has the same mean. (A closed form with a prior that depends on a latent drawn *later* is biased: that
+        later draw is not independent of the site.)
         """
         return self.average(self.kl_integrand(name, analytic))
 
     def kl_integrand(self, name: str, analytic: bool = True) -> Tensor:
-        """What :meth:`kl` averages over particles and enumeration: shape (enumeration..., K, B)."""
+        """What :meth:`kl` averages over particles and enumeration, shape (enumeration..., K, B)."""
         q, p = self.latent(name), self.model[name]
-        if name == LABEL and self.labels is not None:  # a known label is an observation
-            return torch.where(self.labels >= 0, 0.0, q.log_prob - p.log_prob)
-        if analytic and not q.enumerated and not q.masked and not p.masked and self.prior_drawn_before(name):
-            try:
-                return kl_divergence(q.distribution, p.distribution)
-            except NotImplementedError:
-                pass
-        return q.log_prob - p.log_prob
+        self.require_weight(name)
+        closed = self._closed_form_kl(q, p) if analytic else None
+        if closed is not None and _is_trusted(q.distribution) and _is_trusted(p.distribution):
+            return closed
+        sampled = q.log_q - p.log_prob if q.known is None else torch.where(q.known, 0.0, q.log_prob - p.log_prob)
+        if closed is None:
+            return sampled
+        return torch.where(closed.isfinite() | ~sampled.isfinite(), closed, sampled)
+
+    def _closed_form_kl(self, q: Site, p: Site) -> Tensor | None:
+        if q.enumerated or q.mask is not None or p.mask is not None or not self.prior_drawn_before(q.name):
+            return None
+        return closed_form_kl(q.distribution, p.distribution)
 
     def require_reparameterised(self) -> None:
-        """Raise ContractError if a draw of a guide that learns hides its parameters from the gradient."""
+        """Raise ContractError if the draws of a trainable guide pass no gradient to its parameters."""
         for site in self.guide.values():
-            if not site.enumerated and site.log_prob.requires_grad and not site.distribution.has_rsample:
-                raise ContractError(
-                    f"expected reparameterised draws (rsample) of site {site.name!r}, got {site.distribution}, whose "
-                    "draws pass no gradient on; use ReweightedWakeSleep or ForwardKL, or Pyro's Trace_ELBO in fit"
-                )
+            if site.enumerated or site.distribution.has_rsample or not _is_learned(site):
+                continue
+            raise ContractError(
+                f"expected reparameterised draws (rsample) of site {site.name!r}, got {site.distribution}, which has "
+                "none; use ReweightedWakeSleep or ForwardKL, or Pyro's Trace_ELBO in fit"
+            )
 
     @property
     def log_likelihood(self) -> Tensor:
-        """Sum of the observed sites' log densities, known labels' too, shape (enumeration..., K, B), in nats."""
-        total = sum(site.log_prob for site in self.model.values() if site.observed)
-        if self.labels is not None and LABEL in self.guide:
-            total = total + torch.where(self.labels >= 0, self.model[LABEL].log_prob, 0.0)
+        """Sum of the log densities of all data, known labels included, shape (enumeration..., K, B), in nats."""
+        total = add_up(site.log_prob for site in self.model.values() if site.observed)
+        for site in self.model.values():
+            if site.known is not None:
+                total = total + torch.where(site.known, site.log_prob, 0.0)
         return total
-
-    @property
-    def log_label(self) -> Tensor:
-        """log q(y | x) at the known labels, 0 where the label is unknown; shape (B,), in nats."""
-        if self.labels is None:
-            return next(iter(self.model.values())).log_prob.new_zeros(self.batch_size)
-        q = self.label_site.distribution if LABEL in self.guide else self.source.classify(noise=True)
-        log_q = q.log_prob(self.labels.clamp(min=0)).reshape(-1, self.batch_size).mean(0)
-        return torch.where(self.labels >= 0, log_q, 0.0)
-
-    @property
-    def label_site(self) -> Site:
-        """The enumerated site of the label, log_prob (C, K or 1, B); refused if q(y | x) has discrete parents."""
-        site = self.guide[LABEL]
-        if site.log_prob.dim() != 3 or site.distribution.batch_shape[:-2].numel() != 1:
-            raise ContractError(
-                f"expected q(y | x) that depends on no other discrete site, got log densities of shape "
-                f"{tuple(site.log_prob.shape)} in the guide; draw the label before the other discrete sites"
-            )
-        return site
 
     def average(self, integrand: Tensor) -> Tensor:
         """Mean over particles, expectation over enumerated sites: (enumeration..., K, B) -> (B,)."""
         weight = self._enumeration_weight
-        if weight is not None:  # 0 * inf is 0 here: what q rules out has no part in its expectation
+        if weight is not None:  # 0 * inf is 0: values that q rules out have no part in its expectation
             integrand = weight * integrand.masked_fill(weight == 0, 0.0)
-        return self._flat(self._expanded(integrand)).sum(0).mean(0)
+        return self._expanded(integrand).reshape(-1, self.num_particles, self.batch_size).sum(0).mean(0)
 
     @cached_property
     def _enumeration_weight(self) -> Tensor | None:
-        """q of each joint value of the enumerated sites; one-hot in a known label's own class."""
+        """q of each joint value of the enumerated sites, shape (enumeration..., K or 1, B); one-hot where known."""
         enumerated = [site for site in self.guide.values() if site.enumerated]
         if not enumerated:
             return None
-        weight = sum(site.log_prob for site in enumerated).exp()
-        own_class = self._own_class
-        if own_class is not None:
-            # A known row's label site has log_prob 0, so `weight` holds the other sites alone there.
-            weight = torch.where(self.labels >= 0, weight * own_class, weight)
+        weight = add_up(site.log_q for site in enumerated).exp()
+        for admissible in self._admissible:
+            weight = weight * admissible
         return weight
 
     @cached_property
-    def _own_class(self) -> Tensor | None:
-        if self.labels is None or LABEL not in self.guide:
-            return None
-        return self.guide[LABEL].value == self.labels
+    def _admissible(self) -> list[Tensor]:
+        """For each site with known rows, which enumerated values agree with the data: all, where it is unknown."""
+        return [(site.value == site.data) | ~site.known for site in self.guide.values() if site.known is not None]
 
     def latent(self, name: str) -> Site:
         """The guide's site. Raises ContractError, with the names that there are, for another name."""
@@ -218,8 +287,21 @@ class Particles:
         return before.issuperset(model_latents[: model_latents.index(name)])
 
     def _expanded(self, total: Tensor) -> Tensor:
-        return total.expand(*total.shape[:-2], self.num_particles, self.batch_size)
+        return total.expand(*total.shape[:-WITHOUT_ENUMERATION], self.num_particles, self.batch_size)
 
-    def _flat(self, total: Tensor) -> Tensor:
-        """(enumeration..., K, B) -> (product of enumeration, K, B)."""
-        return total.reshape(-1, *total.shape[-2:])
+
+def add_up(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor, of shapes that broadcast."""
+    return functools.reduce(operator.add, terms)
+
+
+def _is_trusted(fn: Any) -> bool:
+    """Whether the closed forms of a family are finite and right whatever the parameters."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, Normal | MultivariateNormal)
+
+
+def _is_learned(site: Site) -> bool:
+    """Whether the distribution of a site without reparameterised draws depends on something with a gradient."""
+    return site.log_prob.requires_grad

@@ -1,39 +1,120 @@
-"""Running a model or a guide once, as far as it is needed."""
+"""Running a model or a guide once, and reading its sample sites."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
-from pyro.distributions.distribution import Distribution
+from pyro.distributions import TorchDistribution
 from pyro.infer import config_enumerate
 from pyro.poutine.indep_messenger import _DIM_ALLOCATOR
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
 
+from ppvae.engine.batch import Batch
 from ppvae.errors import ContractError
 
-LABEL = "y"
 OBSERVED = "x"
+LABEL = "y"  # the site of a batch's labels
 PARTICLE_DIM = -2
 PARTICLE_PLATE = "particles"
+PLATE = "data"
 
 
-def trace(fn, x: Tensor, y: Tensor | None, num_particles: int):
-    """A Pyro trace of ``fn(x, y)`` with its particles at dim -2."""
+def arguments(function: Any, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+    """What a model or a guide is called with: (x, label), and those of the batch's conditions that it names."""
+    names = conditions_of(function)
+    given = {name: value for name, value in batch.given.items() if names is None or name in names}
+    return (batch.x, batch.label), given
+
+
+def conditions_of(function: Any) -> frozenset[str] | None:
+    """The conditions that a model or a guide names after x and y; None if it takes any (``**given``)."""
+    parameters = _after_y(function)
+    if parameters is None or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def required_conditions_of(function: Any) -> frozenset[str]:
+    """The conditions that have no default."""
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    parameters = [parameter for parameter in _after_y(function) or [] if parameter.kind not in variable]
+    return frozenset(parameter.name for parameter in parameters if parameter.default is parameter.empty)
+
+
+def _after_y(function: Any) -> list[inspect.Parameter] | None:
+    """The parameters after x and y; None where the signature is hidden."""
+    try:
+        return list(inspect.signature(_signature_of(function)).parameters.values())[2:]
+    except (TypeError, ValueError):
+        return None
+
+
+def _signature_of(function: Any) -> Callable[..., Any]:
+    """What names the conditions: ``encode`` of an amortized guide, ``forward`` of a module, else the function."""
+    forward = function.forward if isinstance(function, nn.Module) else function
+    return getattr(forward, "conditions_named_by", lambda _: forward)(function)
+
+
+def trace(function: Any, call: tuple[tuple[Any, ...], Mapping[str, Tensor]], num_particles: int) -> poutine.Trace:
+    """A Pyro trace of ``function`` with its particles at dim -2; ``call`` is what :func:`arguments` gives."""
+    positional, given = call
     with pyro.plate(PARTICLE_PLATE, num_particles, dim=PARTICLE_DIM):
-        return poutine.trace(fn).get_trace(x, y)
+        return poutine.trace(function).get_trace(*positional, **given)
 
 
-def trace_enumerated(guide, x: Tensor, y: Tensor | None, num_particles: int):
+def trace_enumerated(
+    guide: Any, call: tuple[tuple[Any, ...], Mapping[str, Tensor]], num_particles: int
+) -> poutine.Trace:
     """:func:`trace`, with every discrete site running over all its values, left of the particles."""
     enumerated = config_enumerate(guide, default="parallel")
-    return trace(poutine.enum(enumerated, first_available_dim=PARTICLE_DIM - 1), x, y, num_particles)
+    return trace(poutine.enum(enumerated, first_available_dim=PARTICLE_DIM - 1), call, num_particles)
+
+
+def sample_nodes(traced: poutine.Trace) -> dict[str, Any]:
+    """The sample statements of a Pyro trace by name, without subsampling and ``pyro.deterministic``."""
+    return {
+        name: node
+        for name, node in traced.nodes.items()
+        if node["type"] == "sample" and not site_is_subsample(node) and not (node["infer"] or {}).get("_deterministic")
+    }
+
+
+def check_site(role: str, name: str, node: Any, num_particles: int, batch_size: int) -> None:
+    """Raise ContractError unless a site stands in the one plate of the data, unscaled and not subsampled.
+
+    It compares Python numbers alone, so that every replay can afford it.
+    """
+    frames = {frame.name: frame for frame in node["cond_indep_stack"]}
+    data, particles = frames.get(PLATE), frames.get(PARTICLE_PLATE)
+    in_place = (
+        len(frames) == 2
+        and data is not None
+        and (data.dim, data.size, data.full_size or data.size) == (-1, batch_size, batch_size)
+        and particles is not None
+        and (particles.dim, particles.size) == (PARTICLE_DIM, num_particles)
+    )
+    if not in_place:
+        got = [f"{f.name!r} of size {f.size} at dim {f.dim}" for f in frames.values() if f.name != PARTICLE_PLATE]
+        raise ContractError(
+            f'expected {role} site {name!r} in the one plate "{PLATE}" of size {batch_size} at dim -1, got '
+            f'{", ".join(got) or "no plate"}; write `with pyro.plate("{PLATE}", len(x)):`, without subsampling'
+        )
+    if not isinstance(node["scale"], int | float) or node["scale"] != 1:
+        raise ContractError(
+            f"expected {role} site {name!r} without a scale, got {node['scale']}; a scale makes a multi-sample bound "
+            "invalid. Weigh the KL by KLWeight(...); fit divides by the batch size itself"
+        )
 
 
 @contextmanager
 def apart_from_handlers() -> Iterator[None]:
-    """Run a pair within the run of another: no handler outside sees it, and its plates are free to be opened again."""
+    """Run a pair within the run of another: outer handlers do not apply, and plates can be opened again."""
     stack, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
     try:
         with poutine.block():
@@ -42,43 +123,59 @@ def apart_from_handlers() -> Iterator[None]:
         _DIM_ALLOCATOR._stack = stack
 
 
-def distribution_at(guide, name: str, x: Tensor, y: Tensor | None = None) -> Distribution:
-    """The distribution at one site of a guide (or a model), q(name | x); it is run no further than there.
+def distribution_at(function: Any, name: str, batch: Batch) -> TorchDistribution:
+    """The distribution at one site of a guide or a model, batch shape (B,). It is run no further than there.
 
-    Batch shape (B,). Raises ContractError if there is no such site.
+    Raises:
+        ContractError: there is no such site.
     """
+    positional, given = arguments(function, batch)
     try:
         with _StopAt(name):
-            guide(x, y)
+            function(*positional, **given)
     except _Reached as reached:
         return reached.distribution
-    given = "without labels" if y is None else "with labels"
+    labels = "without labels" if batch.label is None else "with labels"
     raise ContractError(
-        f"expected a guide that draws site {name!r} when it is called {given}; it draws none. For labels, add "
+        f"expected a guide that draws site {name!r} when it is called {labels}, but it does not. For labels, add "
         '`pyro.sample("y", Categorical(...))` where none are given, or use an objective that needs no labels'
     )
 
 
-def mark_known(y: Tensor) -> Tensor:
-    """Note on a tensor of labels that all are known, so that no step need ask the device (and wait for it)."""
-    y.ppvae_all_known = True
-    return y
+class At(Messenger):
+    """Sites take given values.
+
+    Args:
+        values: by name.
+        draw: draw each site all the same, so that random numbers are used up as they were before.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], draw: bool = False):
+        super().__init__()
+        self.values, self.draw = values, draw
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            if self.draw:
+                with torch.no_grad():
+                    msg["fn"]()
+            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
-def all_known(y: Tensor) -> bool:
-    return getattr(y, "ppvae_all_known", False) or bool((y >= 0).all())
+class Unobserve(Messenger):
+    """Draw sites that the model observes; other observations stay."""
 
+    def __init__(self, *names: str):
+        super().__init__()
+        self.names = names
 
-def require_classes(y: Tensor, classes: int) -> None:
-    """Raise ContractError unless every label is one of the classes, or -1."""
-    if y.min() < -1 or y.max() >= classes:
-        raise ContractError(
-            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
-        )
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names and msg["is_observed"]:
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
 class _Reached(Exception):
-    def __init__(self, distribution: Distribution):
+    def __init__(self, distribution: TorchDistribution):
         self.distribution = distribution
 
 
@@ -87,6 +184,6 @@ class _StopAt(Messenger):
         super().__init__()
         self.name = name
 
-    def _pyro_sample(self, msg) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == self.name:
             raise _Reached(msg["fn"])

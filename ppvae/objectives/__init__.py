@@ -1,9 +1,17 @@
-"""Objectives: functions of one replay of a pair, each a ``pyro.infer.ELBO``; bounds, regularisers, recipes."""
+"""Objectives: functions of one replay of a pair, each a ``pyro.infer.ELBO``; bounds, terms, recipes."""
 
-from ppvae.objectives.base import Objective, Regularised, Regulariser
-from ppvae.objectives.bounds.evidence import ELBO, StickingTheLanding
-from ppvae.objectives.bounds.importance import IWAE, DReG, ForwardKL, Renyi, ReweightedWakeSleep
-from ppvae.objectives.critics import Adversary, Critic, critic_adam, critic_network
+from ppvae.objectives.base import Objective, Parts, Penalty, Regularised, Regulariser
+from ppvae.objectives.bounds import (
+    ELBO,
+    IWAE,
+    DReG,
+    ForwardKL,
+    Reconstruction,
+    Renyi,
+    ReweightedWakeSleep,
+    StickingTheLanding,
+)
+from ppvae.objectives.critics import Critic, critic_adam, critic_network
 from ppvae.objectives.kernels import RBF, InverseMultiquadratic, Kernel
 from ppvae.objectives.recipes import (
     adversarial_autoencoder,
@@ -17,19 +25,27 @@ from ppvae.objectives.recipes import (
     info_vae,
     wae,
 )
-from ppvae.objectives.schedules import Ramp, warm_up
-from ppvae.objectives.terms.kl import Capacity, ConstrainedReconstruction, KLWeight, Reconstruction
-from ppvae.objectives.terms.labels import ClassifierLoss, Consistency
-from ppvae.objectives.terms.moments import DIPPenalty
-from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
-from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation, train_critic
+from ppvae.objectives.schedules import Ramp, Schedule, warm_up
+from ppvae.objectives.terms import (
+    AdversarialDivergence,
+    Capacity,
+    ClassifierLoss,
+    Consistency,
+    ConstrainedReconstruction,
+    DIPPenalty,
+    KLWeight,
+    MaximumMeanDiscrepancy,
+    SteinDiscrepancy,
+    TCDecomposition,
+    TotalCorrelation,
+    train_critic,
+)
 
 __all__ = [
     "ELBO",
     "IWAE",
     "RBF",
     "AdversarialDivergence",
-    "Adversary",
     "Capacity",
     "ClassifierLoss",
     "Consistency",
@@ -43,12 +59,15 @@ __all__ = [
     "Kernel",
     "MaximumMeanDiscrepancy",
     "Objective",
+    "Parts",
+    "Penalty",
     "Ramp",
     "Reconstruction",
     "Regularised",
     "Regulariser",
     "Renyi",
     "ReweightedWakeSleep",
+    "Schedule",
     "SteinDiscrepancy",
     "StickingTheLanding",
     "TCDecomposition",

@@ -1,199 +1,280 @@
-"""What every objective is: particles in, a loss for each datum out. A regulariser is a term that is added to it."""
+"""What every objective is: a function of particles that gives named parts, and the loss is their sum."""
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pyro.infer
 import torch
 from torch import Tensor
 
-from ppvae.engine.pair import replay
-from ppvae.engine.particles import Particles
+from ppvae.engine.batch import Array, Batch, as_batch
+from ppvae.engine.pair import Pair
+from ppvae.engine.particles import Particles, add_up
+from ppvae.engine.player import Player
 from ppvae.errors import ContractError
-from ppvae.objectives.critics import Adversary
 
-Kind = Literal["elbo", "bound", "other"]
+Parts = dict[str, Tensor]
+Completable = Literal["rate", "distortion"]
 
 
 class Objective(pyro.infer.ELBO):
-    """A loss that is a function of one replay of the pair.
+    """A loss with named parts, a function of one replay of the pair.
 
-    To write a new one, define :meth:`per_datum`; it must not change the objective's own state, so that
-    evaluating a loss never changes training. What Pyro expects of an ``ELBO`` follows from it: the
-    objective works in ``pyro.infer.SVI(model, guide, optim, loss=objective)`` and as
-    ``objective(model, guide)(x)``. As everywhere in Pyro, those losses are *sums* over the batch;
-    :func:`ppvae.fit` divides them by the number of data. ``objective + regulariser`` is an objective too.
+    To write a new one, define :meth:`parts`. It must not change the objective's own state, so that evaluating a loss
+    never changes training. The methods of a Pyro ``ELBO`` follow from it: the objective works in
+    ``pyro.infer.SVI(model, guide, optim, loss=objective)`` and as ``objective(model, guide)(x)``. As everywhere in
+    Pyro, those losses are *sums* over the batch; :func:`ppvae.fit` divides them by the number of data.
+    ``objective + term`` is an objective too.
 
-    A schedule is read at the ``step`` that the loss is asked for: ``fit`` gives it, a stock loop writes
-    ``svi.step(x, step=i)``.
+    A schedule is read at the ``step`` of the loss: ``fit`` gives it, a stock loop writes ``svi.step(x, step=i)``.
 
     Args:
         num_particles: draws of the latents per datum, K.
 
     Attributes:
         reparameterised: whether the guide learns through its draws, so that each must be reparameterised.
-        weighs_path: whether it weighs the gradient that the model sends into the draws.
-        kind: "elbo" for distortion and rate, "bound" for another bound, "other" for what is none.
-        over_batch: whether the loss of a datum depends on the others of its batch.
-        adversaries: what :func:`ppvae.fit` trains against the pair.
+        over_batch: whether the loss of a datum depends on the other data of its batch.
+        completable: the parts that a term can replace or complete.
+        players: who learns beside the pair (a critic, a multiplier); :func:`ppvae.fit` trains them.
+
+    Example:
+
+        >>> class SquaredError(Objective):
+        ...     def parts(self, particles):
+        ...         x, mean = particles.batch.x, particles.model["x"].distribution.mean
+        ...         return {"squared_error": (x - mean).square().flatten(2).sum(-1).mean(0)}
     """
 
     reparameterised = True
-    weighs_path = False
     over_batch = False
-    kind: Kind = "bound"
-    adversaries: tuple[Adversary, ...] = ()
+    completable: tuple[Completable, ...] = ()
+    players: tuple[Player, ...] = ()
 
     def __init__(self, num_particles: int = 1):
-        if num_particles < 1:
-            raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
-        super().__init__(num_particles=num_particles)
+        super().__init__(num_particles=require_count("num_particles", num_particles))
 
     @abstractmethod
-    def per_datum(self, particles: Particles) -> Tensor:
-        """The loss of each datum, shape (B,), in nats, to be minimised."""
+    def parts(self, particles: Particles) -> Parts:
+        """The loss by named parts, in nats: each (B,), or a scalar, a statistic of the batch that each datum pays."""
 
-    def replay(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> Particles:
-        """The particles that :meth:`per_datum` is a function of."""
-        particles = replay(model, guide, x, y, self.num_particles, step)
+    def per_datum(self, particles: Particles) -> Tensor:
+        """The loss of each datum, shape (B,), in nats: the sum of the parts."""
+        return total(self.parts(particles), particles.batch_size)
+
+    def particles(self, pair: Pair, batch: Batch, step: int | None = None) -> Particles:
+        """The replay that :meth:`parts` is a function of."""
+        particles = self.draw(pair, batch, step)
         if self.reparameterised:
             particles.require_reparameterised()
         return particles
 
-    def differentiable_loss(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> Tensor:
-        """The loss summed over the batch, as a scalar tensor with a gradient."""
-        if self.adversaries and torch.is_grad_enabled():
-            raise ContractError(
-                f"expected an objective that trains the pair alone, got one with {type(self.adversaries[0]).__name__}, "
-                "which only ppvae.fit trains with it; use fit"
-            )
-        return self.per_datum(self.replay(model, guide, x, y, step)).sum()
+    def draw(self, pair: Pair, batch: Batch, step: int | None = None) -> Particles:
+        """The same without a check. An estimator that scores draws again records the guide's noise here."""
+        return pair.draw(batch, self.num_particles, step=step)
 
-    def loss(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> float:
+    def differentiable_loss(
+        self, model: Any, guide: Any, x: Array, y: Array | None = None, step: int | None = None, **given: Array
+    ) -> Tensor:
+        """The loss summed over the batch, as a scalar tensor with a gradient."""
+        if self.players and torch.is_grad_enabled():
+            raise ContractError(
+                f"expected an objective that trains the pair alone, got one with a {self.players[0].name} to train "
+                "beside it, which a stock loop does not do; use ppvae.fit"
+            )
+        batch = as_batch(x, y, given)
+        return self.per_datum(self.particles(Pair(model, guide), batch, step)).sum()
+
+    def loss(
+        self, model: Any, guide: Any, x: Array, y: Array | None = None, step: int | None = None, **given: Array
+    ) -> float:
         """The loss summed over the batch, as a number."""
         with torch.no_grad():
-            return self.differentiable_loss(model, guide, x, y, step).item()
+            return self.differentiable_loss(model, guide, x, y, step, **given).item()
 
-    def loss_and_grads(self, model, guide, x: Tensor, y: Tensor | None = None, step: int | None = None) -> float:
+    def loss_and_grads(
+        self, model: Any, guide: Any, x: Array, y: Array | None = None, step: int | None = None, **given: Array
+    ) -> float:
         """:meth:`loss`, with its gradient added to every parameter's ``.grad``."""
-        loss = self.differentiable_loss(model, guide, x, y, step)
+        loss = self.differentiable_loss(model, guide, x, y, step, **given)
         if loss.requires_grad:
             loss.backward()
         return loss.item()
 
-    def __add__(self, regulariser: "Regulariser") -> "Regularised":
-        return Regularised(self, [regulariser])
+    def __add__(self, term: "Regulariser") -> "Regularised":
+        return Regularised(self, [term])
 
-    def _get_trace(self, model, guide, args, kwargs):
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError("a ppvae objective reads particles (ppvae.draw), not pairs of traces")
 
 
+def total(parts: Mapping[str, Tensor], batch_size: int) -> Tensor:
+    """The sum of the parts for each datum, shape (B,)."""
+    return add_up(parts.values()).expand(batch_size)
+
+
 class Regulariser(ABC):
-    """A term of a loss. To write a new one, define :meth:`penalty`, under the rules of :class:`Objective`.
+    """A term of a loss: it adds a part, or replaces or completes one. Define :meth:`apply`.
+
+    A term that adds a part is a :class:`Penalty`. The defaults of the attributes are safe for every term.
 
     Attributes:
         reparameterised: whether the guide learns from it through its draws.
-        reads_model: whether its gradient passes through the model's densities into the draws.
-        over_batch: whether what a datum pays depends on the others of its batch.
-        beside: the kinds of objective that it can be added to.
-        sets: the part of the loss whose weight it sets, "rate" or "distortion", which one term alone can; else None.
-        site: the latent that it reads; None for all of them.
-        num_data: the rows of the training set, where it counts on them; :func:`ppvae.fit` checks it.
-        adversary: what is trained against the pair for it, if anything.
+        over_batch: whether what a datum pays depends on the other data of its batch.
+        completes: the part that it replaces or completes; it is refused beside an objective without that part, and
+            beside another term that completes the same.
+        site: the latent that it reads; None for all.
+        num_data: the rows of the training set, if the term depends on them; :func:`ppvae.fit` checks it.
+        players: who learns for it beside the pair.
     """
 
-    reparameterised = False
-    reads_model = False
-    over_batch = False
-    beside: tuple[Kind, ...] = ("elbo", "bound", "other")
-    sets: Literal["rate", "distortion"] | None = None
+    reparameterised: bool = True
+    over_batch: bool = True
+    completes: Completable | None = None
     site: str | None = None
     num_data: int | None = None
-    adversary: Adversary | None = None
+    players: tuple[Player, ...] = ()
+
+    @abstractmethod
+    def apply(self, parts: Parts, particles: Particles) -> Parts:
+        """The parts with this term in them. ``parts`` itself is not changed."""
+
+
+class Penalty(Regulariser):
+    """A term that adds a part. Define :attr:`label` and :meth:`penalty`.
+
+    Attributes:
+        label: name of the part; "label/site" where there is a site.
+
+    Example:
+
+        >>> class SmallMeans(Penalty):
+        ...     label, site = "small_means", "z"
+        ...     def penalty(self, particles):
+        ...         return particles.latent(self.site).distribution.mean.square().sum(-1).mean(0)
+    """
+
+    label: str
 
     @abstractmethod
     def penalty(self, particles: Particles) -> Tensor:
         """What each datum pays, shape (B,), in nats; or a scalar, a statistic of the batch that each pays in full.
 
-        Where some rows of a step are labelled and some are not, they are two batches here."""
+        Where some rows of a step are labelled and some are not, they are two batches here.
+        """
+
+    def apply(self, parts: Parts, particles: Particles) -> Parts:
+        """The parts and the penalty."""
+        name = self.label if self.site is None else f"{self.label}/{self.site}"
+        return {**parts, unused(name, parts): self.penalty(particles)}
+
+
+def unused(name: str, parts: Parts) -> str:
+    """The name, with a number where there is a part of that name already."""
+    numbered = (f"{name}#{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in parts)
+
+
+def rates(parts: Parts, site: str | None, particles: Particles) -> list[str]:
+    """The names of the rates of one latent, or of all.
+
+    Raises ContractError if the pair has no such site. A label that is known has no rate.
+    """
+    if site is None:
+        return [name for name in parts if name.startswith("rate/")]
+    if f"rate/{site}" not in parts and site not in particles.model:
+        raise ContractError(
+            f"expected a part 'rate/{site}' to replace, got {sorted(parts)}; name a latent of the pair in site="
+        )
+    return [f"rate/{site}"] if f"rate/{site}" in parts else []
 
 
 class Regularised(Objective):
-    """An objective and the regularisers that are added to it; written ``objective + regulariser + regulariser``.
+    """An objective with terms; written ``objective + term + term``.
 
     Args:
         objective: any objective of ppvae; one that is regularised already keeps its terms.
-        regularisers: any list, each once.
+        regularisers: the terms, each once.
 
-    Raises ContractError for a regulariser that means nothing beside this objective: it completes or takes the place of
-    a part of the loss that is not there, or its gradient would be weighed by DReG or ReweightedWakeSleep; and for two
-    that set the weight of one part.
+    Raises:
+        ContractError: a term completes a part that the objective does not have, or that another term completes.
+
+    Example:
+
+        >>> import ppvae
+        >>> objective = ppvae.ELBO() + ppvae.KLWeight(4.0)
+        >>> [type(term).__name__ for term in objective.regularisers]
+        ['KLWeight']
     """
-
-    kind = "other"
 
     def __init__(self, objective: Objective, regularisers: Sequence[Regulariser]):
         if isinstance(objective, Regularised):
-            objective, regularisers = objective.objective, [*objective.regularisers, *regularisers]
+            regularisers = [*objective.regularisers, *regularisers]
+            objective = objective.objective
         super().__init__(require_objective(objective).num_particles)
-        self.objective, self.regularisers = objective, tuple(regularisers)
+        self.objective: Objective = objective
+        self.regularisers: tuple[Regulariser, ...] = tuple(regularisers)
         for term in self.regularisers:
-            _check_beside(objective, term)
+            _check_term(objective, term)
         if len(set(map(id, self.regularisers))) < len(self.regularisers):
             raise ValueError("expected each regulariser once, got one of them twice; make another")
         for pair in itertools.combinations(self.regularisers, 2):
             _check_apart(*pair)
+        self.reparameterised = objective.reparameterised or any(term.reparameterised for term in self.regularisers)
+        self.over_batch = objective.over_batch or any(term.over_batch for term in self.regularisers)
+        self.players = (*objective.players, *(player for term in self.regularisers for player in term.players))
 
-    @property
-    def reparameterised(self) -> bool:
-        return self.objective.reparameterised or any(term.reparameterised for term in self.regularisers)
+    def draw(self, pair: Pair, batch: Batch, step: int | None = None) -> Particles:
+        """The replay of the objective itself."""
+        return self.objective.draw(pair, batch, step)
 
-    @property
-    def over_batch(self) -> bool:
-        return self.objective.over_batch or any(term.over_batch for term in self.regularisers)
-
-    @property
-    def adversaries(self) -> tuple[Adversary, ...]:
-        return tuple(term.adversary for term in self.regularisers if term.adversary is not None)
-
-    def per_datum(self, particles: Particles) -> Tensor:
-        return self.objective.per_datum(particles) + sum(term.penalty(particles) for term in self.regularisers)
+    def parts(self, particles: Particles) -> Parts:
+        """The objective's parts, with each term applied in turn."""
+        parts = self.objective.parts(particles)
+        for term in self.regularisers:
+            parts = term.apply(parts, particles)
+        return parts
 
 
-def _check_beside(objective: Objective, term: Regulariser) -> None:
+def _check_term(objective: Objective, term: Regulariser) -> None:
     if not isinstance(term, Regulariser):
-        raise TypeError(f"expected a regulariser such as KLWeight(4.0), got {type(term).__name__}")
-    name, of = type(term).__name__, type(objective).__name__
-    if objective.kind not in term.beside:
-        weighs = objective.kind in type(term).beside  # but not with this one's weights
-        wanted = "a bound such as ELBO or IWAE" if "bound" in term.beside else "ELBO or StickingTheLanding"
+        got = f"the class {term.__name__} itself" if isinstance(term, type) else type(term).__name__
+        raise TypeError(f"expected a term such as KLWeight(4.0), got {got}")
+    if term.completes is not None and term.completes not in objective.completable:
         raise ContractError(
-            f"expected {wanted} beside {name}, which completes a part of its loss, got {of}"
-            + ("; a weight that is below 1, or may be as a schedule other than a Ramp may, needs it" if weighs else "")
-        )
-    if objective.weighs_path and term.reads_model:
-        raise ContractError(
-            f"expected regularisers of the guide alone beside {of}, which weighs all that the model sends into the "
-            f"draws, got {name}; use ELBO or IWAE"
+            f"expected an objective with a {term.completes} for {type(term).__name__} to complete, such as ELBO or "
+            f"StickingTheLanding, got {type(objective).__name__}"
         )
 
 
 def _check_apart(one: Regulariser, other: Regulariser) -> None:
     same_site = one.site is None or other.site is None or one.site == other.site
-    if one.sets is not None and one.sets == other.sets and same_site:
+    if one.completes is not None and one.completes == other.completes and same_site:
         raise ContractError(
-            f"expected one term to set the weight of the {one.sets}, got {type(one).__name__} and "
-            f"{type(other).__name__}; where it changes in training, give one a schedule: KLWeight(warm_up(10_000, 4.0))"
+            f"expected one term to complete the {one.completes}, got {type(one).__name__} and "
+            f"{type(other).__name__}; where its weight changes in training, give one a schedule: "
+            "KLWeight(warm_up(10_000, 4.0))"
         )
 
 
-def require_objective(objective) -> Objective:
+def require_objective(objective: Any) -> Objective:
     """The objective itself, or TypeError if it is one of Pyro's, which do not read particles."""
     if not isinstance(objective, Objective):
+        got = f"the class {objective.__name__} itself" if isinstance(objective, type) else type(objective).__name__
         raise TypeError(
-            f"expected an objective of ppvae such as ELBO(), got {type(objective).__name__}; Pyro's own estimators can "
-            "be given to fit, but not be combined"
+            f"expected an objective of ppvae such as ELBO(), got {got}; Pyro's own estimators can be given to fit, but "
+            "not be combined"
         )
     return objective
+
+
+def require_count(name: str, value: Any) -> int:
+    """A whole number of at least 1, numpy's included, as an int. Raises ValueError or TypeError for anything else."""
+    try:
+        count = value.__index__()
+    except AttributeError:
+        raise TypeError(f"expected {name} to be a whole number, got {value!r}") from None
+    if count < 1:
+        raise ValueError(f"expected {name} of at least 1, got {count}")
+    return count

@@ -1,83 +1,60 @@
-"""What is trained against the pair, step by step with it: a critic, a multiplier."""
+"""Networks that are trained beside the pair to tell two densities apart."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ppvae.engine.isolation import frozen
-from ppvae.engine.particles import Particles
+from ppvae.engine.player import Optimizer, Player, Turn
 from ppvae.errors import ContractError
 from ppvae.nn import MLP
-
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-Draws = dict[str, Tensor]
+from ppvae.nn.functional import softplus
 
 
-class Adversary(nn.Module):
-    """A module that a regulariser owns and :func:`ppvae.fit` trains, with a loss and an optimizer of its own.
-
-    In each step the pair learns first, from a penalty that gives no gradient to the adversary; then the adversary,
-    from a loss that gives none to the pair.
-
-    Args:
-        optimizer: parameters -> torch optimizer.
-
-    Attributes:
-        needs_other: whether :meth:`loss` reads draws for a second batch, independent of the first.
-    """
-
-    needs_other = False
-
-    def __init__(self, optimizer: Optimizer):
-        super().__init__()
-        self.optimizer = optimizer
-
-    @abstractmethod
-    def loss(self, parts: Sequence[Particles], other: Sequence[Draws]) -> Tensor:
-        """What the adversary minimises, a scalar.
-
-        Args:
-            parts: particles of the step that the pair has just made: of partly labelled data, those of its labelled
-                and of its unlabelled rows.
-            other: if :attr:`needs_other`, the guide's draws by site for as many parts of another batch, each
-                (1, B', *event), without gradient.
-        """
-
-
-class Critic(Adversary):
+class Critic(nn.Module):
     """A network D(z) that learns log r(z) / s(z) from draws of two densities r and s, by logistic regression.
 
-    Its loss, in nats, is E_r softplus(-D) / 2 + E_s softplus(D) / 2, least where D = log r - log s.
+    Its loss, in nats, is E_r softplus(-D) / 2 + E_s softplus(D) / 2, which is least where D = log r - log s.
+    To write a new one, define :meth:`loss`.
 
     Args:
         network: (..., latent_dim) -> (..., 1); :func:`critic_network` if None.
         latent_dim: length of z.
-        optimizer: parameters -> torch optimizer.
         site: the latent.
     """
 
-    def __init__(self, network: nn.Module | None, latent_dim: int, optimizer: Optimizer, site: str = "z"):
-        super().__init__(optimizer)
+    def __init__(self, network: nn.Module | None, latent_dim: int, site: str = "z"):
+        super().__init__()
         self.site = site
         self.network = critic_network(latent_dim) if network is None else network
         self.latent_dim = latent_dim
         if not any(True for _ in self.network.parameters()):
             raise ValueError("expected a critic with parameters to train, got none")
 
+    @abstractmethod
+    def loss(self, turn: Turn) -> Tensor:
+        """What the critic minimises, a scalar. It gives no gradient to the pair."""
+
+    def player(self, optimizer: Optimizer, needs_other: bool = False) -> Player:
+        """The critic as a player of each training step."""
+        return Player(f"critic/{self.site}", self, self.loss, optimizer, needs_other=needs_other)
+
     def log_ratio(self, z: Tensor) -> Tensor:
-        """D(z), (..., latent_dim) -> (...); its gradient goes into z, and none into the network."""
+        """D(z), (..., latent_dim) -> (...). Its gradient reaches z, and not the network."""
         with frozen(self.network):
             return self._output(z)
 
     def logistic_loss(self, of_r: Tensor, of_s: Tensor) -> Tensor:
-        """The loss, from draws (..., latent_dim) of either density, which get no gradient. The network sees both in one
-        batch: one that normalises over its batch normalises them together."""
+        """The loss, from draws (..., latent_dim) of either density, which get no gradient.
+
+        Both go through the network as one batch: a network that normalises over its batch normalises them together.
+        """
         both = [z.detach().flatten(0, -2) for z in (of_r, of_s)]
         on_r, on_s = self._output(torch.cat(both)).split([len(z) for z in both])  # weights are read once for both
-        return (nn.functional.softplus(-on_r).mean() + nn.functional.softplus(on_s).mean()) / 2
+        return (softplus(-on_r).mean() + softplus(on_s).mean()) / 2
 
     def _output(self, z: Tensor) -> Tensor:
         if z.shape[-1] != self.latent_dim:
@@ -91,8 +68,18 @@ class Critic(Adversary):
 
 
 def critic_network(dim: int, hidden: Iterable[int] = (1000,) * 5) -> MLP:
-    """FactorVAE's: layers of 1,000 units, leaky rectifiers of slope 0.2."""
+    """FactorVAE's network: layers of 1,000 units, leaky rectifiers of slope 0.2.
+
+    Example:
+
+        >>> critic_network(3, hidden=[8])(torch.zeros(5, 3)).shape
+        torch.Size([5, 1])
+    """
     return MLP(dim, [*hidden], 1, partial(nn.LeakyReLU, 0.2))
 
 
-critic_adam = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.9), fused=True)
+def critic_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """FactorVAE's optimizer of the critic: Adam, 1e-4, betas (.5, .9)."""
+    parameters = list(parameters)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return torch.optim.Adam(parameters, lr=1e-4, betas=(0.5, 0.9), fused=fused)

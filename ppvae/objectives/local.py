@@ -1,21 +1,24 @@
-"""Improving q(z) of each datum on its own, with the model held fixed."""
+"""Improving q(z) of each datum separately, with the model held fixed."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.distribution import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import evaluating
-from ppvae.engine.pair import replay
+from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import apart_from_handlers
-from ppvae.objectives import ELBO
+from ppvae.objectives.bounds.evidence import ELBO
 
-Family = Callable[[Tensor], Distribution]
+Family = Callable[[Tensor], TorchDistribution]
+LocalGuide = Callable[..., None]
 
 
-def at_features(family: Family, features: Tensor):
+def at_features(family: Family, features: Tensor) -> LocalGuide:
     """A guide of site "z" with q(z) = family(features), one row a datum, whatever x is."""
 
     def guide(x: Tensor, y: Tensor | None = None) -> None:
@@ -26,33 +29,36 @@ def at_features(family: Family, features: Tensor):
 
 
 def ascent(
-    model, family: Family, x: Tensor, features: Tensor, learning_rate: float, num_particles: int = 1
+    model: Any, family: Family, batch: Batch, features: Tensor, learning_rate: float, num_particles: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Climb the ELBO of each datum by Adam on its own features; without end.
+    """Maximise the ELBO of each datum by Adam on its own features; without end.
 
     Args:
         model: in evaluation mode; nothing of it changes.
         family: features (B, features) -> q(z), batch shape (B,).
-        x: data, shape (B, *event_shape).
-        features: to start from; they are left as they are.
+        batch: B data.
+        features: where to start; they are not changed.
+        learning_rate: of Adam.
+        num_particles: draws of each step.
 
-    Yields after each step the features, no gradient, and the bound before the step, shape (B,), in nats. Handlers
-    outside see nothing of it.
+    Yields after each step the features, without gradient, and the bound before the step, shape (B,), in nats. Outer
+    Pyro handlers do not apply.
     """
     features = features.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([features], learning_rate)
     objective = ELBO(num_particles)
     while True:
         with torch.enable_grad(), evaluating(model), apart_from_handlers():
-            loss = objective.per_datum(replay(model, at_features(family, features), x, None, num_particles))
+            pair = Pair(model, at_features(family, features))
+            loss = objective.per_datum(pair.draw(batch, num_particles))
             (features.grad,) = torch.autograd.grad(loss.sum(), features)
         optimizer.step()
         yield features.detach(), -loss.detach()
 
 
-def improved(model, family: Family, x: Tensor, features: Tensor, steps: int, learning_rate: float) -> Tensor:
+def improved(model: Any, family: Family, batch: Batch, features: Tensor, steps: int, learning_rate: float) -> Tensor:
     """The features after a number of steps of :func:`ascent`."""
-    climb = ascent(model, family, x, features, learning_rate)
+    climb = ascent(model, family, batch, features, learning_rate)
     for _ in range(steps):
         features, _ = next(climb)
     return features

@@ -1,10 +1,9 @@
-"""Numbers that change with the training step: functions of it, so that nothing counts."""
+"""Weights that change during training, as functions of the training step."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ppvae.engine.particles import Particles
 from ppvae.errors import ContractError
 
 Schedule = Callable[[int], float]
@@ -12,53 +11,89 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Ramp:
-    """From ``start`` at step 0 to ``end`` at step ``steps``, and ``end`` after it."""
+    """A schedule that is linear from ``start`` at step 0 to ``end`` at step ``steps``, and constant afterwards.
+
+    Args:
+        start: value at step 0, finite.
+        end: value from step ``steps`` on, finite.
+        steps: length of the ramp, at least 1.
+
+    Raises ValueError for other arguments.
+
+    >>> from ppvae.objectives.schedules import Ramp
+    >>> ramp = Ramp(1.0, 0.0, steps=4)
+    >>> [ramp(step) for step in (0, 1, 4, 100)]
+    [1.0, 0.75, 0.0, 0.0]
+    """
 
     start: float
     end: float
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not math.isfinite(self.start) or not math.isfinite(self.end):
-            raise ValueError(f"expected finite numbers and at least 1 step, got {self}")
+        if not self.steps >= 1 or not math.isfinite(self.start) or not math.isfinite(self.end):
+            raise ValueError(f"expected a finite start and end and at least 1 step, got {self}")
 
     def __call__(self, step: int) -> float:
         return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
 
 
 def warm_up(steps: int, end: float = 1.0) -> Ramp:
-    """From 0 to ``end`` over so many steps: the weight of a KL at the start of training.
+    """A ramp from 0 to ``end`` over ``steps`` steps, for the weight of a KL at the start of training.
 
-    Source: Bowman et al. 2016, "Generating Sentences from a Continuous Space"; Sonderby et al. 2016.
+    Source: Bowman et al. 2016, "Generating Sentences from a Continuous Space"; Sonderby et al. 2016, "Ladder
+    Variational Autoencoders".
+
+    >>> from ppvae.objectives.schedules import warm_up
+    >>> warm_up(100)(25)
+    0.25
     """
     return Ramp(0.0, end, steps)
 
 
-def now(value: float | Schedule, particles: Particles) -> float:
-    """A number, or a schedule's value at the step of these particles. Raises ContractError for one below 0 or not
-    finite, and where the step is not known."""
+def value_at(value: float | Schedule, step: int | None) -> float:
+    """A constant as it is; a schedule's value at a training step.
+
+    Raises ContractError where a schedule has no step, or its value is below 0 or not finite.
+
+    >>> from ppvae.objectives.schedules import value_at, warm_up
+    >>> value_at(3.0, None), value_at(warm_up(100), 25)
+    (3.0, 0.25)
+    """
     if not callable(value):
         return value
-    if particles.step is None:
+    if step is None:
         raise ContractError(
-            "expected the training step that a schedule is a function of, got none; fit gives it, and a loss takes it: "
-            "svi.step(x, step=i), objective.loss(model, guide, x, step=i)"
+            "expected the training step, which a schedule is a function of, got none; fit passes it, otherwise call "
+            "svi.step(x, step=i) or objective.loss(model, guide, x, step=i)"
         )
-    number = value(particles.step)
+    number = value(step)
     if not 0 <= number < math.inf:
-        raise ContractError(
-            f"expected a schedule of finite numbers of at least 0, got {number} at step {particles.step}"
-        )
+        raise ContractError(f"expected a schedule of finite numbers of at least 0, got {number} at step {step}")
     return number
 
 
 def least(value: float | Schedule) -> float:
-    """The least that a weight can come to: of a schedule that is no ramp nothing is known, so 0."""
-    return min(value.start, value.end) if isinstance(value, Ramp) else 0.0 if callable(value) else value
+    """The smallest value that a weight takes; 0 for a schedule other than a :class:`Ramp`, where it is not known.
+
+    >>> from ppvae.objectives.schedules import Ramp, least
+    >>> least(2.0), least(Ramp(4.0, 1.0, steps=10)), least(lambda step: 1.0 + step)
+    (2.0, 1.0, 0.0)
+    """
+    if isinstance(value, Ramp):
+        return min(value.start, value.end)
+    return 0.0 if callable(value) else value
 
 
 def require_weight(name: str, value: float | Schedule) -> None:
-    """Raise ValueError for a constant, or an end of a ramp, that is below 0 or not finite."""
-    for one in (value.start, value.end) if isinstance(value, Ramp) else () if callable(value) else (value,):
-        if not 0 <= one < math.inf:
-            raise ValueError(f"expected {name} of at least 0, got {one}")
+    """Raise ValueError if a constant, or an end of a :class:`Ramp`, is below 0 or not finite.
+
+    >>> from ppvae.objectives.schedules import require_weight
+    >>> require_weight("gamma", -1.0)
+    Traceback (most recent call last):
+    ValueError: expected gamma of at least 0, got -1.0
+    """
+    constants = (value.start, value.end) if isinstance(value, Ramp) else () if callable(value) else (value,)
+    for constant in constants:
+        if not 0 <= constant < math.inf:
+            raise ValueError(f"expected {name} of at least 0, got {constant}")

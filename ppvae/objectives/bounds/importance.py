@@ -1,30 +1,44 @@
 """Importance-weighted bounds and their gradient estimators."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ppvae.engine.particles import Particles
+from ppvae.engine.batch import Batch
+from ppvae.engine.pair import Pair
+from ppvae.engine.particles import Draws, Particles
 from ppvae.errors import ContractError
-from ppvae.objectives.base import Objective
+from ppvae.objectives.base import Objective, Parts
+
+CLOSE_TO_ELBO = 0.01  # |1 - alpha| below which Renyi's bound is computed from what its mean exceeds 1 by
 
 
 class IWAE(Objective):
     """Importance-weighted bound, log p(x) >= E log 1/K sum_k p(x, z_k) / q(z_k | x), per datum, in nats.
 
     Enumerated sites are summed out inside each weight, w_k = sum_y p(x, y, z_k) / q(z_k | x, y), so that the
-    bound is exact in them; q(y | x) has no part in it, and gets a gradient from elsewhere if at all.
+    bound is exact in them. It does not depend on q(y | x), which needs a term of its own (``ClassifierLoss``).
     With one particle and no discrete site it is the ELBO. Equals ``RenyiELBO(alpha=0)`` where Pyro's is right.
+
+    Part: "negative_bound".
 
     Args:
         num_particles: K; more never loosens the bound.
 
     Source: Burda, Grosse and Salakhutdinov 2016, "Importance Weighted Autoencoders", equation 8.
+
+    Example:
+
+        >>> IWAE(num_particles=50).num_particles
+        50
     """
 
-    def per_datum(self, particles: Particles) -> Tensor:
-        return math.log(particles.num_particles) - particles.log_weight.logsumexp(0)
+    def parts(self, particles: Particles) -> Parts:
+        """Minus the bound."""
+        return {"negative_bound": math.log(particles.num_particles) - particles.log_weight.logsumexp(0)}
 
 
 class DReG(Objective):
@@ -38,22 +52,63 @@ class DReG(Objective):
     enumerated and z is drawn for each of them, u runs over classes and particles both; q(y | x) gets no gradient, as
     with :class:`IWAE`.
 
-    Needs a guide that can score any value, and reparameterised draws.
+    Requires reparameterised draws and a guide with ``log_prob`` at arbitrary values; otherwise it raises
+    ``ContractError``.
 
     Args:
         num_particles: K.
 
     Source: Tucker et al. 2019, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives", equation 8.
+
+    Example:
+
+        >>> DReG(num_particles=50).num_particles
+        50
     """
 
-    weighs_path = True
+    def draw(self, pair: Pair, batch: Batch, step: int | None = None) -> Particles:
+        """A replay with recorded noise."""
+        return pair.draw(batch, self.num_particles, record=True, step=step)
 
-    def per_datum(self, particles: Particles) -> Tensor:
+    def parts(self, particles: Particles) -> Parts:
+        """Minus the bound."""
         _require_alike(particles)
-        log_weight = particles.joint_log_weight(particles.frozen_guide())
-        loss = math.log(particles.num_particles) - log_weight.flatten(0, -2).logsumexp(0)
-        particles.weigh_path(normalised(log_weight))
-        return loss
+        path = PathScale()
+        log_weight = particles.rescored(path.through(particles), freeze=True).joint_log_weight
+        path.weight = normalised(log_weight)
+        return {"negative_bound": math.log(particles.num_particles) - log_weight.flatten(0, -2).logsumexp(0)}
+
+
+@dataclass(eq=False)
+class PathScale:
+    """Draws with the same numbers, where the gradient that flows back into the guide is multiplied by a weight.
+
+    Attributes:
+        weight: shape (enumeration..., K, B), set after the densities at the draws are known and before the gradient is
+            taken. It is summed over enumerated sites that a draw does not depend on.
+    """
+
+    weight: Tensor | None = None
+
+    def through(self, particles: Particles) -> Draws:
+        """The particles' draws, with the scaled path."""
+        return {
+            name: _ScaledPath.apply(value, particles.guide[name].distribution.event_dim, self)
+            for name, value in particles.draws.items()
+        }
+
+
+class _ScaledPath(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, event_dim: int, scale: PathScale) -> Tensor:
+        ctx.event_dim, ctx.scale = event_dim, scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        batch_shape = gradient.shape[: gradient.dim() - ctx.event_dim]
+        factor = ctx.scale.weight.sum_to_size(batch_shape).reshape(batch_shape + (1,) * ctx.event_dim)
+        return torch.where(factor == 0, 0.0, gradient * factor), None, None
 
 
 class Renyi(Objective):
@@ -63,104 +118,54 @@ class Renyi(Objective):
 
     alpha = 0 is :class:`IWAE`; the limits are max_k log w_k (alpha = -inf) and min_k log w_k (alpha = inf). It falls
     with alpha. For alpha >= 0 it is a lower bound of log p(x) for every K; for alpha < 0 its limit K -> inf is an
-    upper bound, and finite K may stand on either side.
+    upper bound, and finite K may be on either side.
+
+    Part: "negative_bound".
 
     Args:
         alpha: any real number but 1, or minus or plus infinity. At 1 the bound is ``ELBO``.
         num_particles: K.
 
     Source: Li and Turner 2016, "Renyi Divergence Variational Inference", equations 7 and 14.
+
+    Example:
+
+        >>> Renyi(alpha=0.5, num_particles=10).alpha
+        0.5
     """
 
     def __init__(self, alpha: float, num_particles: int = 2):
         super().__init__(num_particles)
         if alpha == 1 or math.isnan(alpha):
             raise ValueError(f"expected alpha other than 1, got {alpha}; use ELBO(), which is the limit at 1")
-        self.alpha = alpha
+        self.alpha = float(alpha)
 
-    def per_datum(self, particles: Particles) -> Tensor:
-        log_weight = particles.log_weight
-        if math.isinf(self.alpha):
-            return -(log_weight.amax(0) if self.alpha < 0 else log_weight.amin(0))
-        power, centre = 1 - self.alpha, log_weight.mean(0)
-        scaled = power * (log_weight - centre)
-        if abs(power) < 0.01:  # close to the ELBO: the logarithm of nearly 1, by what it is more than 1
-            return -(centre + scaled.expm1().mean(0).log1p() / power)
-        return -(centre + (scaled.logsumexp(0) - math.log(particles.num_particles)) / power)
+    def parts(self, particles: Particles) -> Parts:
+        """Minus the bound."""
+        return {"negative_bound": -log_power_mean(particles.log_weight, 1 - self.alpha)}
 
 
-class ReweightedWakeSleep(Objective):
-    """Wake and sleep, with one set of weights for each datum.
+def log_power_mean(log_weight: Tensor, power: float) -> Tensor:
+    """1/p log 1/K sum_k w_k^p of log weights (K, B), shape (B,), in nats, for p other than 0.
 
-    The model learns by the importance-weighted bound, which is also the value of the loss; the guide by
-
-        insomnia * (- sum_k u_k log q(z_k | x)) + (1 - insomnia) * (- log q(z' | x')),   (x', z') ~ p(x, z)
-
-    where u_k = w_k / sum_j w_j and z_k are constants. Enumerated sites are weighted by their own u, so q(y | x)
-    learns too. No draw needs to be reparameterised. The gradient of the wake term is biased for finite K.
-
-    Needs a guide that can score any value.
-
-    Args:
-        num_particles: K, at least 2 unless insomnia is 0.
-        insomnia: share of the wake update of the guide: 1 is wake-wake, 0 is wake-sleep (as in Pyro).
-
-    Source: Bornschein and Bengio 2015, "Reweighted Wake-Sleep"; Le et al. 2020, "Revisiting Reweighted Wake-Sleep".
+    A weight of 0 counts as its limit: it adds nothing for p > 0, and gives -inf for p < 0.
     """
-
-    reparameterised = False
-    weighs_path = True
-
-    def __init__(self, num_particles: int = 5, insomnia: float = 1.0):
-        super().__init__(num_particles)
-        if not 0 <= insomnia <= 1:
-            raise ValueError(f"expected insomnia from 0 to 1, got {insomnia}")
-        if insomnia > 0 and num_particles < 2:
-            raise ValueError(
-                f"expected at least 2 particles for the wake update of the guide, got {num_particles}: a single one "
-                "has weight 1 whatever it is; use more, or insomnia=0"
-            )
-        self.insomnia = insomnia
-
-    def per_datum(self, particles: Particles) -> Tensor:
-        guide = particles.detached_guide()
-        log_weight = particles.joint_log_weight(_detached(guide))
-        particles.weigh_path(log_weight.new_zeros(log_weight.shape))  # the bound teaches the model alone
-        loss = math.log(particles.num_particles) - log_weight.flatten(0, -2).logsumexp(0)
-        if self.insomnia > 0:
-            share = normalised(log_weight)
-            log_q = sum(site.log_prob for site in guide.values()).expand_as(share).masked_fill(share == 0, 0.0)
-            loss = loss + self.insomnia * _gradient_alone(-(share * log_q).flatten(0, -2).sum(0))
-        if self.insomnia < 1:
-            loss = loss + (1 - self.insomnia) * _gradient_alone(-particles.source.sleep())
-        return loss
-
-
-class ForwardKL(Objective):
-    """- log q(z | x) of draws (x, z) ~ p(x, z), in nats: it trains the guide alone.
-
-    Up to the entropy of p(z | x), which the guide cannot change, it is the mean over simulated data of
-    KL(p(z | x) || q(z | x)): a guide that misses a mode of the posterior pays for it. The data tell the sizes of the
-    batches and nothing else.
-
-    Needs a guide that can score any value.
-
-    Source: Hinton et al. 1995, "The Wake-Sleep Algorithm for Unsupervised Neural Networks" (the sleep phase).
-    """
-
-    reparameterised = False
-    kind = "other"
-
-    def __init__(self):
-        super().__init__(num_particles=1)
-
-    def per_datum(self, particles: Particles) -> Tensor:
-        return -particles.source.sleep()
+    if math.isinf(power):
+        return log_weight.amax(0) if power > 0 else log_weight.amin(0)
+    log_size = math.log(len(log_weight))
+    if abs(power) >= CLOSE_TO_ELBO:
+        return ((power * log_weight).logsumexp(0) - log_size) / power
+    # The mean of powers is close to 1, unless the weights are far apart: its logarithm comes from mean - 1.
+    centre = (log_weight.amax(0) if power > 0 else log_weight.amin(0)).clamp(min=torch.finfo(log_weight.dtype).min)
+    scaled = power * (log_weight - centre)
+    less_one = scaled.expm1().mean(0)
+    near, far = less_one.clamp(min=-0.5).log1p(), scaled.logsumexp(0) - log_size
+    return centre + torch.where(less_one > -0.5, near, far) / power
 
 
 def _require_alike(particles: Particles) -> None:
-    """A latent drawn once for all classes, and below it one drawn for each, would need two different weights."""
-    shapes = {name: particles.guide[name].distribution.batch_shape for name in particles.gates}
+    """A latent drawn once for all classes, and one below it drawn for each, would need two different weights."""
+    shapes = {name: particles.guide[name].distribution.batch_shape for name in particles.draws}
     if len(set(shapes.values())) > 1:
         raise ContractError(
             f"expected latents that are all drawn for the same enumerated sites, got batch shapes {shapes}; use IWAE"
@@ -168,14 +173,5 @@ def _require_alike(particles: Particles) -> None:
 
 
 def normalised(log_weight: Tensor) -> Tensor:
-    """The share of each weight in its datum's sum, (enumeration..., K, B); no gradient."""
+    """The share of each weight in its datum's sum, (enumeration..., K, B), without gradient."""
     return log_weight.detach().flatten(0, -2).softmax(0).reshape(log_weight.shape)
-
-
-def _detached(guide: dict) -> dict:
-    return {name: replace(site, log_prob=site.log_prob.detach()) for name, site in guide.items()}
-
-
-def _gradient_alone(loss: Tensor) -> Tensor:
-    """A loss of value 0."""
-    return loss - loss.detach()

@@ -1,1 +1,23 @@
 """Terms that are added to an objective, or replace one of its parts."""
+
+from ppvae.objectives.terms.constraint import ConstrainedReconstruction
+from ppvae.objectives.terms.kl import Capacity, KLWeight
+from ppvae.objectives.terms.labels import ClassifierLoss, Consistency
+from ppvae.objectives.terms.moments import DIPPenalty
+from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
+from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation, train_critic
+
+__all__ = [
+    "AdversarialDivergence",
+    "Capacity",
+    "ClassifierLoss",
+    "Consistency",
+    "ConstrainedReconstruction",
+    "DIPPenalty",
+    "KLWeight",
+    "MaximumMeanDiscrepancy",
+    "SteinDiscrepancy",
+    "TCDecomposition",
+    "TotalCorrelation",
+    "train_critic",
+]

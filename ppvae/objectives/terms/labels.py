@@ -3,65 +3,138 @@
 import torch
 from torch import Tensor
 
-from ppvae.engine.particles import Particles
-from ppvae.engine.tracing import LABEL
-from ppvae.objectives.base import Regulariser
+from ppvae.engine.particles import Particles, Site
+from ppvae.errors import ContractError
+from ppvae.objectives.base import Penalty
 
 
-class Consistency(Regulariser):
+class ClassifierLoss(Penalty):
+    """- alpha log q(y | x) on the labelled data, 0 on the others, in nats.
+
+    With a bound that enumerates the classes of unlabelled data and sums them exactly, the loss is:
+
+        unlabelled   - bound(x)
+        labelled     - bound(x, y) - alpha log q(y | x)      (its own class alone)
+
+    A bound of a labelled datum does not involve q(y | x), so that labels train the classifier by this term alone.
+
+    *The paper's weights.* Kingma et al. minimise, over N data with n labels, the sum of - bound over all data plus
+    0.1 N times the mean of - log q(y | x) over the labels. ``fit`` minimises the mean over the rows of a step, U of
+    them unlabelled and L labelled, where each row counts once: over an epoch an unlabelled row is read once and a
+    labelled row L (N - n) / (U n) times. The ratio of labelled to unlabelled bounds is the paper's if that number is 1;
+    :meth:`paper` gives the alpha of the paper's classifier weight for any U and L.
+
+    Part: "classifier/y".
+
+    Args:
+        alpha: weight of the classifier's loss, at least 0.
+        site: the label.
+
+    Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Models", equations 6 to 9.
+
+    Example:
+
+        >>> import ppvae
+        >>> objective = ppvae.ELBO() + ppvae.ClassifierLoss(alpha=10.0)
+    """
+
+    label = "classifier"
+    site: str
+    reparameterised = over_batch = False
+
+    def __init__(self, alpha: float, site: str = "y"):
+        if not alpha >= 0:
+            raise ValueError(f"expected alpha of at least 0, got {alpha}")
+        self.alpha, self.site = float(alpha), site
+
+    @classmethod
+    def paper(
+        cls, num_data: int, num_labels: int, unlabelled_per_step: int, labelled_per_step: int
+    ) -> "ClassifierLoss":
+        """The paper's classifier weight: 0.1 N log q(y | x), averaged over labels, against sum_unlabelled U(x).
+
+        In a step the unlabelled rows stand for N - n data, so that the classifier's total weight of 0.1 N becomes
+        0.1 N U / (N - n), shared by L labelled rows: alpha = 0.1 N U / ((N - n) L).
+
+        Example:
+
+            >>> round(ClassifierLoss.paper(1000, 20, unlabelled_per_step=98, labelled_per_step=20).alpha, 3)
+            0.5
+        """
+        share = unlabelled_per_step / (num_data - num_labels)
+        return cls(0.1 * num_data * share / labelled_per_step)
+
+    def penalty(self, particles: Particles) -> Tensor:
+        """alpha times the cross-entropy of the labelled rows, (B,)."""
+        batch = particles.batch
+        if batch.y is None:
+            return _zeros(particles)
+        if self.site in particles.guide:
+            q = label_site(particles, self.site).distribution
+        else:
+            q = particles.source.classify(self.site, noise=True)
+        log_q = q.log_prob(batch.y.clamp(min=0)).reshape(-1, particles.batch_size).mean(0)
+        return -self.alpha * torch.where(batch.y >= 0, log_q, 0.0)
+
+
+class Consistency(Penalty):
     """The disagreement of q(y | x) with itself on unlabelled data, in nats:
 
         - weight * 1[max_y t(y) > threshold] * sum_y t(y) log q(y | x)
 
     Here q(y | x) is the guide's as it is trained, with its noise (random views of x, dropout), and t(y) the same
-    guide's in evaluation mode, without noise and without gradient. With it a loss is no bound.
+    guide's in evaluation mode, without noise and without gradient. A loss with this term is no bound.
+
+    Part: "consistency/y".
 
     Args:
         weight: at least 0.
-        threshold: how sure t must be of its class, from 0 to below 1.
+        threshold: the least max_y t(y) at which a datum counts, from 0 to below 1.
+        site: the label.
 
     Source: Xie et al. 2020, "Unsupervised Data Augmentation for Consistency Training"; the threshold: Sohn et al.
     2020, "FixMatch".
+
+    Example:
+
+        >>> import ppvae
+        >>> objective = ppvae.ELBO() + ppvae.ClassifierLoss(10.0) + ppvae.Consistency(1.0)
     """
 
-    def __init__(self, weight: float, threshold: float = 0.95):
+    label = "consistency"
+    site: str
+    reparameterised = over_batch = False
+
+    def __init__(self, weight: float, threshold: float = 0.95, site: str = "y"):
         if not weight >= 0 or not 0 <= threshold < 1:
             raise ValueError(f"expected weight of at least 0 and threshold in [0, 1), got {weight} and {threshold}")
-        self.weight, self.threshold = weight, threshold
+        self.weight, self.threshold, self.site = float(weight), threshold, site
 
-    def penalty(self, particles: Particles) -> Tensor | float:
-        if LABEL not in particles.guide:  # every label is known
-            return 0.0
-        label = particles.label_site
+    def penalty(self, particles: Particles) -> Tensor:
+        """The weighted disagreement of each datum, (B,); 0 where the label is known."""
+        if self.site not in particles.guide:  # every label is known
+            return _zeros(particles)
+        site = label_site(particles, self.site)
         with torch.no_grad():
-            target = particles.source.classify(noise=False).log_prob(label.value).exp()
+            target = particles.source.classify(self.site, noise=False).log_prob(site.value).exp()
             sure = target.amax(0) > self.threshold
-        log_q = label.log_prob.masked_fill(target == 0, 0.0)  # and 0 where the label is known
-        disagreement = -(target * log_q).sum(0) * sure
-        return self.weight * disagreement.mean(0)
+        log_q = site.log_q.masked_fill(target == 0, 0.0)
+        return self.weight * (-(target * log_q).sum(0) * sure).mean(0)
 
 
-class ClassifierLoss(Regulariser):
-    """- alpha log q(y | x) on the labelled data, 0 on the others, in nats.
+def label_site(particles: Particles, name: str) -> Site:
+    """The enumerated site of the label, log_prob (C, K or 1, B).
 
-    Beside a bound, whose unlabelled data have their classes enumerated and summed exactly:
-
-        unlabelled   bound(x)
-        labelled     bound(x, y) - alpha log q(y | x)      (its own class alone)
-
-    A bound of a labelled datum does not involve q(y | x): this term is what lets labels train the classifier.
-    Kingma's alpha = 0.1 N, for N data of which n are labelled, is 0.1 N / n times each labelled datum here.
-
-    Args:
-        alpha: weight of the classifier's loss, at least 0.
-
-    Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Models", equations 6 to 9.
+    Raises ContractError if q(y | x) depends on another discrete site.
     """
+    site = particles.latent(name)
+    if site.log_prob.dim() != 3 or site.distribution.batch_shape[:-2].numel() != 1:
+        raise ContractError(
+            f"expected q({name} | x) that depends on no other discrete site, got log densities of shape "
+            f"{tuple(site.log_prob.shape)} in the guide; draw the label before the other discrete sites"
+        )
+    return site
 
-    def __init__(self, alpha: float):
-        if not alpha >= 0:
-            raise ValueError(f"expected alpha of at least 0, got {alpha}")
-        self.alpha = alpha
 
-    def penalty(self, particles: Particles) -> Tensor | float:
-        return 0.0 if particles.labels is None else -self.alpha * particles.log_label
+def _zeros(particles: Particles) -> Tensor:
+    return next(iter(particles.model.values())).log_prob.new_zeros(particles.batch_size)

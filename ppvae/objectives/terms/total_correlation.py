@@ -1,8 +1,6 @@
 """Total correlation of the aggregate posterior, TC = KL(q(z) || prod_d q(z_d)), by a critic and from the batch."""
 
 import operator
-from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +8,22 @@ from torch import Tensor, nn
 from ppvae.distributions.aggregate import log_joint_and_marginals, stratified, weighted
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.particles import Particles
+from ppvae.engine.player import Optimizer, Turn
 from ppvae.nn import MLP
-from ppvae.objectives.base import Regulariser
-from ppvae.objectives.critics import Critic, Draws, Optimizer, critic_adam
+from ppvae.objectives.base import Parts, Penalty, Regulariser, rates
+from ppvae.objectives.critics import Critic, critic_adam
 from ppvae.objectives.draws import cross_log_prob, draws, draws_of_all, factors, prior
-from ppvae.objectives.schedules import Schedule, now, require_weight
-from ppvae.objectives.terms.kl import weighed_beside
+from ppvae.objectives.schedules import Schedule, require_weight, value_at
 
 
-class TotalCorrelation(Regulariser):
+class TotalCorrelation(Penalty):
     """gamma TC, with TC = E_q(z) D(z) by a critic D that learns log q(z) / prod_d q(z_d).
 
-    The critic is trained on draws for one batch against draws for another whose elements are permuted over that
-    batch, each element on its own. It reads draws alone, so that any guide will do. The critic's first weights come
-    from torch's global random state (``torch.manual_seed``), as every network's do.
+    The critic is trained on draws for one batch against draws for another, with each element permuted over that batch
+    independently. It reads draws alone, so that any guide will do. The critic's first weights come from torch's global
+    random state (``torch.manual_seed``). Critics underestimate total correlation where they cannot tell fine structure.
+
+    Part: "total_correlation/z".
 
     Args:
         gamma: at least 0, or a schedule.
@@ -32,11 +32,19 @@ class TotalCorrelation(Regulariser):
         critic: network (..., latent_dim) -> (..., 1); five layers of 1,000 units if None.
         optimizer: of the critic.
 
-    Source: Kim and Mnih 2018, "Disentangling by Factorising", algorithm 1 (there with two logits, whose difference
-    is D).
+    Source: Kim and Mnih 2018, "Disentangling by Factorising", algorithm 1 (there with two logits, D is their
+    difference).
+
+    Example:
+
+        >>> import ppvae
+        >>> term = ppvae.TotalCorrelation(35.0, latent_dim=2, critic=MLP(2, [8], 1))
+        >>> [player.name for player in (ppvae.ELBO() + term).players]
+        ['critic/z']
     """
 
-    reparameterised = over_batch = True
+    label = "total_correlation"
+    site: str
 
     def __init__(
         self,
@@ -48,24 +56,25 @@ class TotalCorrelation(Regulariser):
     ):
         require_weight("gamma", gamma)
         self.gamma, self.site = gamma, site
-        self.adversary = PermutationCritic(critic, latent_dim, optimizer, site)
+        self.critic = PermutationCritic(critic, latent_dim, site)
+        self.players = (self.critic.player(optimizer, needs_other=True),)
 
     def penalty(self, particles: Particles) -> Tensor:
-        return now(self.gamma, particles) * self.estimate(particles).mean(0)
+        """gamma D(z) of each datum, (B,), averaged over particles."""
+        return value_at(self.gamma, particles.step) * self.estimate(particles).mean(0)
 
     def estimate(self, particles: Particles) -> Tensor:
         """D(z) of each draw, shape (K, B), in nats; its mean is the critic's estimate of TC."""
-        return self.adversary.log_ratio(draws(particles, self.site))
+        return self.critic.log_ratio(draws(particles, self.site))
 
 
 class PermutationCritic(Critic):
     """D(z) = log q(z) / prod_d q(z_d)."""
 
-    needs_other = True
-
-    def loss(self, parts: Sequence[Particles], other: Sequence[Draws]) -> Tensor:
-        shuffled = permuted(torch.cat([part[self.site].flatten(0, -2) for part in other]))
-        return self.logistic_loss(draws_of_all(parts, self.site), shuffled)
+    def loss(self, turn: Turn) -> Tensor:
+        """Logistic loss of the turn's draws against permuted draws for the second batch."""
+        shuffled = permuted(torch.cat([part[self.site].flatten(0, -2) for part in turn.other_draws]))
+        return self.logistic_loss(draws_of_all(turn.particles, self.site), shuffled)
 
 
 def permuted(z: Tensor) -> Tensor:
@@ -82,31 +91,39 @@ def train_critic(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> PermutationCritic:
-    """A critic of any pair's total correlation, trained on draws of its q(z) that stand still.
+    """A critic of any pair's total correlation, trained on fixed draws of its q(z).
 
-    For pairs that were not trained with one: ``disentanglement(..., critic=train_critic(z).log_ratio)``. What it finds
-    is an estimate and no bound: it misses what is finer than it can draw, and learns a small set of draws by heart.
+    It serves pairs that were not trained with one: ``disentanglement(..., critic=train_critic(z).log_ratio)``. Its
+    value is an estimate and no bound: too low where the structure is finer than the network can tell, too high where
+    it overfits a small set of draws.
 
     Args:
         z: draws of q(z), shape (N, D), such as ``representation.drawn().codes``.
         network: (..., D) -> (..., 1); two layers of 256 units if None.
-        num_steps: of Adam, whose rate falls to nothing in a straight line.
-        batch_size: draws on either side of a step, with replacement.
+        num_steps: of Adam, with a rate that falls linearly to 0.
+        batch_size: draws of either density a step, with replacement.
         learning_rate: at the start.
-        seed: of the batches and of the usual network's first weights; the caller's random state is left alone.
+        seed: of the batches and of the default network's first weights; the caller's random state is left alone.
 
-    Raises ValueError unless z is (N, D) and finite, with two draws and two steps at least.
+    Raises:
+        ValueError: z is not (N, D) and finite with two draws, or there are fewer than two steps.
+
+    Example:
+
+        >>> z = torch.randn(100, 2)
+        >>> train_critic(z, network=MLP(2, [8], 1), num_steps=2).log_ratio(z).shape
+        torch.Size([100])
     """
     if z.dim() != 2 or len(z) < 2 or not torch.isfinite(z).all() or min(num_steps, batch_size) < 2:
         raise ValueError(
-            f"expected finite draws (N, D), of N, num_steps and batch_size at least 2, got {tuple(z.shape)}, "
+            f"expected finite draws (N, D), and N, num_steps and batch_size of at least 2, got {tuple(z.shape)}, "
             f"{num_steps} and {batch_size}"
         )
     with forked_randomness(z.device, seed):
         dim = z.shape[1]
         network = MLP(dim, [256, 256], 1, nn.SiLU).to(z) if network is None else network
-        critic = PermutationCritic(network, dim, partial(torch.optim.Adam, lr=learning_rate))
-        optimizer = critic.optimizer(critic.parameters())
+        critic = PermutationCritic(network, dim)
+        optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / num_steps, total_iters=num_steps)
         for _ in range(num_steps):
             rows = torch.randint(len(z), (2, batch_size), device=z.device)
@@ -118,15 +135,17 @@ def train_critic(
 
 
 class TCDecomposition(Regulariser):
-    """The three parts of the mean KL(q(z | x) || p(z)), each with a weight of its own; beside the ELBO, whose KL counts
-    each of them once (another bound only where no weight is below 1: see :class:`KLWeight`):
+    """The three parts of the mean KL(q(z | x) || p(z)), each with a weight; they replace the rate:
 
-        (alpha - 1) E log q(z | x) / q(z)            index-code mutual information
-      + (beta - 1)  E log q(z) / prod_d q(z_d)       total correlation
-      + (gamma - 1) E log prod_d q(z_d) / p(z)       dimension-wise KL
+        alpha E log q(z | x) / q(z)               "mutual_information/z", index-code mutual information
+      + beta  E log q(z) / prod_d q(z_d)          "total_correlation/z"
+      + gamma E log prod_d q(z_d) / p(z)          "dimension_kl/z", dimension-wise KL
 
-    with q(z) and q(z_d) estimated from the batch; see :mod:`ppvae.distributions.aggregate`, whose N is ``num_data``. Needs q(z | x)
-    as a product over the elements of z, and so no critic.
+    with q(z) and q(z_d) estimated from the batch; see :mod:`ppvae.distributions.aggregate`, where N is ``num_data``.
+    Requires q(z | x) to be a product over the elements of z; it needs no critic.
+
+    The three parts with weights 1 add up to the objective's own rate: in the mutual information the closed-form rate
+    takes the place of log q(z | x) - log p(z) at the draws, which has the same mean and more variance.
 
     Args:
         num_data: N, rows (not batches) of the training set.
@@ -135,11 +154,16 @@ class TCDecomposition(Regulariser):
         stratified_sampling: the stratified estimate; else the weighted one.
 
     Source: Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders", equations 2 to 4.
+
+    Example:
+
+        >>> import ppvae
+        >>> objective = ppvae.ELBO() + ppvae.TCDecomposition(num_data=60_000, beta=6.0)
     """
 
-    reparameterised = reads_model = over_batch = True
-    beside = ("elbo", "bound")
-    sets = "rate"
+    completes = "rate"
+    site: str
+    num_data: int
 
     def __init__(
         self,
@@ -157,23 +181,34 @@ class TCDecomposition(Regulariser):
             raise ValueError(f"expected num_data of at least 2, got {num_data}")
         self.site, self.stratified_sampling = site, stratified_sampling
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.beside = weighed_beside(alpha, beta, gamma)
 
-    def penalty(self, particles: Particles) -> Tensor:
-        parts = self.parts(particles)
-        weights = (now(weight, particles) - 1 for weight in (self.alpha, self.beta, self.gamma))
-        return sum(weight * part.mean(0) for weight, part in zip(weights, parts, strict=True) if weight)
+    def apply(self, parts: Parts, particles: Particles) -> Parts:
+        """The parts, the rate replaced by its three weighted parts."""
+        replaced = f"rate/{self.site}"
+        if not rates(parts, self.site, particles):
+            return parts
+        information, correlation, dimensions = (part.mean(0) for part in self.decompose(particles))
+        alpha, beta, gamma = (value_at(w, particles.step) for w in (self.alpha, self.beta, self.gamma))
+        own = parts[replaced] - correlation - dimensions
+        return {
+            **{name: part for name, part in parts.items() if name != replaced},
+            f"mutual_information/{self.site}": own + (alpha - 1) * information,
+            f"total_correlation/{self.site}": beta * correlation,
+            f"dimension_kl/{self.site}": gamma * dimensions,
+        }
 
-    def parts(self, particles: Particles) -> tuple[Tensor, Tensor, Tensor]:
+    def decompose(self, particles: Particles) -> tuple[Tensor, Tensor, Tensor]:
         """Mutual information, total correlation and dimension-wise KL of each draw, each (K, B), in nats.
 
-        For any estimate of q(z) they add up to log q(z | x) - log p(z). As numbers those of the stratified estimate can
-        be read; the weighted one's are for their gradients (see :mod:`ppvae.distributions.aggregate`)."""
+        For any estimate of q(z) they add up to log q(z | x) - log p(z). The values of the stratified estimate can be
+        read; the weighted estimate serves for gradients (see :mod:`ppvae.distributions.aggregate`).
+        """
         z, q = draws(particles, self.site), factors(particles, self.site)
-        prior(particles, self.site)  # that there is one of z alone
+        prior(particles, self.site)  # raises unless there is one of z alone
         log_q = cross_log_prob(q, z)
         estimate = stratified if self.stratified_sampling else weighted
-        joint, marginals = log_joint_and_marginals(log_q, estimate(particles.batch_size, self.num_data, like=log_q))
+        log_weights = estimate(particles.batch_size, self.num_data, template=log_q)
+        joint, marginals = log_joint_and_marginals(log_q, log_weights)
         own = log_q.sum(-1).diagonal(dim1=-2, dim2=-1)
         product = marginals.sum(-1)
         return own - joint, joint - product, product - particles.model[self.site].log_prob

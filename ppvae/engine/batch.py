@@ -1,0 +1,154 @@
+"""What a pair is called with: data, labels, conditions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppvae.errors import ContractError
+
+Array = Tensor | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B data with their labels and conditions. A pair is called as ``model(x, label, **given)``.
+
+    Attributes:
+        x: data, shape (B, *event_shape). NaN marks a missing element, where the likelihood allows it.
+        y: labels, long, shape (B,), -1 where unknown; None if there are none.
+        given: named conditions, tensors of B rows.
+        all_known: whether every label is known. It is decided when the batch is made, so that a training step never
+            asks the device.
+
+    Example:
+
+        >>> batch = as_batch(torch.zeros(3, 2), torch.tensor([0, -1, 1]))
+        >>> len(batch), batch.label, batch.known.tolist()
+        (3, None, [True, False, True])
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    all_known: bool = False
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def label(self) -> Tensor | None:
+        """The labels that the pair is called with: all of them where all are known, else None."""
+        return self.y if self.all_known else None
+
+    @property
+    def known(self) -> Tensor | None:
+        """Which labels are known, bool, shape (B,); None if there are no labels."""
+        return None if self.y is None else self.y >= 0
+
+    def rows(self, index: Any) -> "Batch":
+        """The rows at ``index``: a slice, an index tensor or a mask. Reads the labels on the host."""
+        part = self.map(lambda column: column[index])
+        return part if self.all_known else replace(part, all_known=_all_known(part.y))
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same rows on another device."""
+        return self.map(lambda column: column.to(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``function`` applied to each of its columns."""
+        given = {name: function(column) for name, column in self.given.items()}
+        return Batch(function(self.x), None if self.y is None else function(self.y), given, self.all_known)
+
+    def with_x(self, x: Tensor) -> "Batch":
+        """The same labels and conditions beside other data."""
+        return replace(self, x=x)
+
+
+@runtime_checkable
+class HasBatch(Protocol):
+    """Data with columns, such as ``ppvae.data.Dataset``."""
+
+    def batch(self, index: Any = ...) -> Batch:
+        """The rows at ``index`` as a batch."""
+
+
+def as_batch(
+    data: "Batch | HasBatch | Array",
+    y: Array | None = None,
+    given: Mapping[str, Array] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Batch:
+    """All rows of some data as one batch.
+
+    Args:
+        data: a batch, a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
+        y: labels, integers of shape (B,), -1 where unknown; only beside a tensor or an array.
+        given: named conditions of B rows each; only beside a tensor or an array.
+        dtype: floating type for numpy arrays; tensors keep theirs.
+
+    Raises:
+        ContractError: the data are of another kind, or shapes disagree.
+    """
+    if isinstance(data, Batch | HasBatch):
+        if y is not None or given:
+            raise ContractError(
+                f"expected labels and conditions inside the {type(data).__name__}, got them beside it as well; "
+                "make a Dataset(x, y, **given), or pass its x with y and the conditions"
+            )
+        return data if isinstance(data, Batch) else data.batch(slice(None))
+    x = as_tensor(data, "x", dtype)
+    if x.dim() < 1 or len(x) == 0:
+        raise ContractError(f"expected x of shape (B, *event_shape) with B >= 1, got {tuple(x.shape)}")
+    labels = None if y is None else as_labels(y, len(x))
+    conditions = {name: _condition(value, name, len(x), dtype) for name, value in (given or {}).items()}
+    return Batch(x, labels, conditions, _all_known(labels))
+
+
+def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor as it is, or a numpy array as a tensor. Raises ContractError for anything else."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    raise ContractError(
+        f"expected {name} to be a Dataset, a tensor or a numpy array of numbers, got {kind}; "
+        "convert it, e.g. torch.as_tensor(data), or pass one split, e.g. splits.test"
+    )
+
+
+def as_labels(y: Any, rows: int) -> Tensor:
+    """Labels as a long tensor of shape (rows,). Raises ContractError unless they are integers of that shape."""
+    labels = as_tensor(y, "y")
+    if labels.shape != (rows,):
+        raise ContractError(f"expected y of shape ({rows},), one label a row of x, got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ContractError(
+            f"expected y to be class indices, integers from 0 or -1 where unknown, got {labels.dtype}; "
+            "pass a real-valued condition by name, e.g. temperature=t, and name it in the pair's forward"
+        )
+    return labels.long()
+
+
+def _condition(value: Any, name: str, rows: int, dtype: torch.dtype | None) -> Tensor:
+    try:
+        condition = as_tensor(value, name, dtype)
+    except ContractError as error:
+        raise ContractError(
+            f"expected options of the function or conditions of {rows} rows as tensors or arrays, got {name!r}, a "
+            f"{type(value).__name__}; check the spelling"
+        ) from error
+    if condition.dim() < 1 or len(condition) != rows:
+        raise ContractError(
+            f"expected condition {name!r} to have {rows} rows, one a row of x, got shape {tuple(condition.shape)}"
+        )
+    return condition
+
+
+def _all_known(y: Tensor | None) -> bool:
+    return y is not None and bool((y >= 0).all())

@@ -1,0 +1,80 @@
+"""Running a guide twice with the same noise.
+
+Some estimators score the guide's draws a second time, under the noise (dropout, random views) of the first run. The
+first run records every random tensor, the second one takes them in the same order. No state of a random generator is
+read or set, so that a step can be traced and captured.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Noise:
+    """The random tensors of one run, in order.
+
+    Example:
+
+        >>> noise = Noise()
+        >>> with noise.recorded():
+        ...     first = torch.rand(3)
+        >>> with noise.replayed():
+        ...     second = torch.rand(3)
+        >>> torch.equal(first, second)
+        True
+    """
+
+    def __init__(self) -> None:
+        self._outputs: list[Any] = []
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep what each random operation gives."""
+        self._outputs.clear()
+        with _Record(self._outputs):
+            yield
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Let each random operation give what it gave when it was recorded."""
+        with _Replay(iter(self._outputs)):
+            yield
+
+
+def _is_random(function: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in function.tags
+
+
+def _is_in_place(function: Any) -> bool:
+    return function._schema.is_mutable
+
+
+class _Record(TorchDispatchMode):
+    def __init__(self, outputs: list[Any]):
+        super().__init__()
+        self.outputs = outputs
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if _is_random(function):
+            # What an in-place operation wrote may be changed in place again.
+            self.outputs.append(output.clone() if _is_in_place(function) else output)
+        return output
+
+
+class _Replay(TorchDispatchMode):
+    def __init__(self, outputs: Iterator[Any]):
+        super().__init__()
+        self.outputs = outputs
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _is_random(function):
+            return function(*args, **(kwargs or {}))
+        output = next(self.outputs)
+        if not _is_in_place(function):
+            return output
+        target: Any = (kwargs or {}).get("out", args[0] if args else None)
+        return target.copy_(output)
