@@ -1,17 +1,17 @@
-r"""Recipes x strengths x seeds on dSprites: every metric beside the reconstruction error, one table, one scatter.
+r"""Recipes, strengths and seeds on dSprites: all metrics and the reconstruction error in one table and one figure.
 
-Each run is one of ``factorvae_dsprites.py`` in a folder of its own, with the same steps; a run that is finished is not
-run again, one that was stopped, or had fewer steps, is taken up, and one that another process is at is left to it.
-``--list`` prints the command of each run that is not finished, one a line, for whatever runs commands: xargs on one
-machine (here two at a time), GNU parallel over several that share the folder, a job array.
+Each run is one of ``factorvae_dsprites.py`` in its own folder, all with the same number of steps. A finished run is not
+repeated; an interrupted or a shorter run is continued; a run that another process holds is skipped. ``--list`` prints
+the command of each unfinished run, one per line, for a program that runs commands: xargs on one machine (below, two at
+a time), GNU parallel on several machines that share the folder, or a job array.
 
-    python experiments/disentanglement_study.py                                      # all of them, one after the other
+    python experiments/disentanglement_study.py                                      # all runs, one after another
     python experiments/disentanglement_study.py --list | xargs -d '\n' -P 2 -I {} sh -c {}
-    python experiments/disentanglement_study.py --runs                               # the table of what is finished
+    python experiments/disentanglement_study.py --runs                               # the table of the finished runs
 
-Published: Kim and Mnih 2018 ("Disentangling by Factorising"), FactorVAE score .82 (gamma 40) and .73 (beta-VAE, 4)
-after 300,000 steps; the closest reproduction noted MIG .43 (gamma 40), and .45 to .50 for beta-TCVAE. UDR, which needs
-no factors, is over the seeds of one row, of which it takes two or more.
+Claim: Kim and Mnih 2018 ("Disentangling by Factorising"): FactorVAE score .82 (gamma 40) and .73 (beta-VAE, beta 4)
+after 300,000 steps. The closest reproduction reports MIG .43 (gamma 40), and .45 to .50 for beta-TCVAE. UDR needs no
+factors; it compares the seeds of one row and needs at least two.
 
 Writes to the run folder: a folder for each run, table.json, scatter.png.
 """
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from factorvae_dsprites import ANNEALED, RECIPES, settings
+from factorvae_dsprites import ANNEALED, RECIPES, flat, settings
 from factorvae_dsprites import Config as Run
 from factorvae_dsprites import main as run
 from matplotlib.figure import Figure
@@ -58,8 +58,8 @@ COLUMNS = {
     "total_correlation_by_later_critic": "TC by a later critic",
     "rate": "rate, nats",
 }
-OWN = ("recipe", "strength", "seed", *ANNEALED)  # what makes a run one of the study's; all else is shared
-LENGTH = "steps"  # a run of fewer is taken up
+OWN = ("recipe", "strength", "seed", *ANNEALED)  # settings in which the runs of a study differ
+LENGTH = "steps"  # a run with fewer is continued
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Config:
     """RECIPE or RECIPE:STRENGTH."""
     seeds: tuple[int, ...] = (0,)
     list: bool = False
-    """Print the commands of the runs that are not finished, and run nothing."""
+    """Print the commands of the unfinished runs without running them."""
     settings: Run = field(default_factory=Run)
-    """Of every run; its recipe, strength, seed and out are set here."""
+    """Settings of every run; recipe, strength, seed and out are set by this script."""
     out: Path = Path("runs/disentanglement")
 
 
@@ -84,7 +84,7 @@ def main(config: Config) -> list[dict]:
         print("\n".join(command(one) for one in planned(config) if not finished(one.out, settings(one), LENGTH)))
         return []
     for one in planned(config):
-        if not finished(one.out, settings(one), LENGTH):  # by now; others may share the folder
+        if not finished(one.out, settings(one), LENGTH):  # asked again: another process may have finished it
             with suppress(RunFolderInUseError):
                 run(one)
     found = [flat(report) for report in reports(config.out, shared(config.settings), LENGTH)]
@@ -108,7 +108,7 @@ def planned(config: Config) -> list[Run]:
         for name in config.runs:
             recipe, _, strength = name.partition(":")
             if recipe not in RECIPES:
-                raise ValueError(f"expected a recipe out of {', '.join(RECIPES)}, got {recipe!r}")
+                raise ValueError(f"expected a recipe from {', '.join(RECIPES)}, got {recipe!r}")
             value = float(strength) if strength else RECIPES[recipe][1]
             out = config.out / f"{recipe}-{value:g}-seed{seed}"
             found.append(replace(config.settings, recipe=recipe, strength=value, seed=seed, out=out))
@@ -116,11 +116,11 @@ def planned(config: Config) -> list[Run]:
 
 
 def command(one: Run) -> str:
-    """The line that makes one run."""
-    usual = vars(Run())
+    """The command of one run."""
+    defaults = vars(Run())
     words = ["python", str(Path(__file__).with_name("factorvae_dsprites.py"))]
     for name, value in vars(one).items():
-        if value == usual[name]:
+        if value == defaults[name]:
             continue
         option = name.replace("_", "-")
         if isinstance(value, bool):
@@ -131,12 +131,8 @@ def command(one: Run) -> str:
 
 
 def shared(one: Run) -> dict:
-    """What all runs of a table have in common."""
+    """The settings that all runs of a table have in common."""
     return {name: value for name, value in settings(one).items() if name not in OWN}
-
-
-def flat(report: dict) -> dict:
-    return {**(report["aggregate"] or {}), **report}
 
 
 def name_of(report: dict) -> str:
@@ -144,7 +140,7 @@ def name_of(report: dict) -> str:
 
 
 def summary(name: str, group: list[dict], out: Path) -> dict:
-    """Means and standard deviations over the seeds of one row; UDR's mean, where there are two seeds or more."""
+    """Means and standard deviations over the seeds of one row, and the mean UDR if there are at least two seeds."""
     row = {"name": name, "seeds": [report["seed"] for report in group]}
     for key in COLUMNS:
         values = [report[key] for report in group if report.get(key) is not None]
@@ -160,7 +156,7 @@ def codes_of(report: dict, out: Path) -> Representation:
 
 
 def scatter(rows: dict[str, list[dict]]) -> Figure | None:
-    """One point a run: the FactorVAE score, and MIG, against the reconstruction error; of what was not left out."""
+    """FactorVAE score and MIG against the reconstruction error, one point per run. None if both were left out."""
     shown = {"factor_vae": "FactorVAE score", "mig": "MIG"}
     shown = {key: label for key, label in shown.items() if all(key in r for group in rows.values() for r in group)}
     points = {name: [[r[key] for key in ("reconstruction", *shown)] for r in group] for name, group in rows.items()}
@@ -168,16 +164,16 @@ def scatter(rows: dict[str, list[dict]]) -> Figure | None:
 
 
 def print_table(table: list[dict], one: dict) -> None:
-    """As many rows of the study side by side as the console has room for, the others below."""
+    """Print the recipes side by side, in as many blocks as the width of the console requires."""
     labels = {
         key: label for key, label in {**COLUMNS, "udr": "UDR"}.items() if any(row[key] is not None for row in table)
     }
     cells = [[cell(row[key]) for key in labels] + [str(len(row["seeds"]))] for row in table]
-    names = [row["name"].replace("-", " ") for row in table]  # which may be broken there
+    names = [row["name"].replace("-", " ") for row in table]  # a head may break at a blank
     widest = max(len(text) for column in [*cells, *map(str.split, names)] for text in column)
     console = Console()
-    room = console.width - max(map(len, labels.values())) - 4  # of the labels' borders and blanks
-    side_by_side = max(1, room // (widest + 3))  # a border and a blank on either side
+    room = console.width - max(map(len, labels.values())) - 4  # borders and blanks of the labels
+    side_by_side = max(1, room // (widest + 3))  # a border and two blanks
     title = f"{one['data']}, {one['steps']} steps, learning rate {one['learning_rate']:g}; mean and standard deviation"
     for first in range(0, len(table), side_by_side):
         block = slice(first, first + side_by_side)

@@ -1,47 +1,37 @@
 """One frozen decoder, many guides: which inference is better, and why?
 
-Claim: with the decoder held fixed log p(x) is the same number for every guide, so what separates their bounds is
-inference alone (Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders"). Theory orders
-the best bounds of families that hold one another: a full-rank Gaussian and each of the flows can be a mean-field
-Gaussian, so none of them should lose to it; and the refined guide, which climbs from the mean-field answer, should
-win back some of what amortization cost.
+Claim: with the decoder fixed, log p(x) is the same for every guide, so differences between their bounds are due to
+inference alone (Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders"). The best bounds
+of nested families are ordered: a full-rank Gaussian and each of the flows contain the mean-field Gaussian, so none of
+them should do worse than it. The refined guide, which starts from the mean-field posterior of each datum and improves
+it, should recover part of the loss from amortization.
 
-The decoder is trained with an importance-weighted bound, which leaves its posteriors freer to differ from a mean-field
-Gaussian than the ELBO does; every guide then learns by the same ELBO, from the same seed, for the same number of steps.
+The decoder is trained with an importance-weighted bound, under which its posteriors can differ more from a mean-field
+Gaussian than under the ELBO. Every guide is then trained with the same ELBO, from the same seed, for the same number of
+steps.
 
     python experiments/frozen_decoder.py
     python experiments/frozen_decoder.py --guides mean-field planar --gap-images 0
 
-Trainings that are finished are not run again, and one that was stopped is taken up. Writes to the run folder: a folder
-for each training, comparison.json, gaps.json, comparison.png, gaps.png.
+A finished training is not repeated; an interrupted one is resumed. Writes to the run folder: a folder for each
+training, comparison.json, gaps.json, comparison.png, gaps.png.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from guide_families import FAMILIES, decoder, fit
 from matplotlib.figure import Figure
-from ppvae.guides import (
-    FlowGuide,
-    FullRankGaussian,
-    MeanFieldGaussian,
-    Refined,
-    inverse_autoregressive,
-    neural_spline,
-    planar,
-)
-from ppvae.models import GaussianVAE
+from ppvae.guides import Refined
 from rich.console import Console
-from torch import nn
 
 import ppvae
 from ppvae import cli, plots
 from ppvae.data import Dataset, load
-from ppvae.nn import MLP
+from ppvae.evaluation import Annealing, Ascent
 from ppvae.training import environment, resolve_device
-from ppvae.training.study import started
 
 Name = Literal["mean-field", "refined", "full-rank", "planar", "IAF", "spline"]
 
@@ -55,7 +45,7 @@ class Config:
     latent_dim: int = 50
     hidden: tuple[int, ...] = (200, 200)
     context: int = 50
-    """Features of x that the flows' maps see."""
+    """Features of x that the maps of a flow read."""
     decoder_particles: int = 5
     """k of the importance-weighted bound that trains the decoder."""
     decoder_epochs: int = 10
@@ -63,12 +53,12 @@ class Config:
     batch_size: int = 100
     refined_steps: int = 50
     images: int = 1000
-    """Test images that are compared."""
+    """Test images for the comparison."""
     particles: int = 1000
     gap_images: int = 100
-    """Test images whose gaps and whose log p(x) by annealing are estimated; 0 leaves both out."""
+    """Test images for the gaps and for log p(x) by annealing; 0 skips both."""
     gap_windows: int = 30
-    """Hundreds of steps to the local optima, at most."""
+    """Maximum number of steps to a local optimum, in hundreds."""
     temperatures: int = 500
     seed: int = 0
     device: str = "auto"
@@ -81,7 +71,7 @@ def main(config: Config) -> ppvae.Comparison:
     train, test = splits.train.unlabelled(), splits.test.unlabelled().binarized(config.seed)
     torch.manual_seed(config.seed)
     model, first = decoder(config, train.event_shape), FAMILIES["mean-field"](config, train.event_shape)
-    fit(config, model, first, ppvae.IWAE(config.decoder_particles), train, "decoder", config.decoder_epochs)
+    fit(config, (model, first), ppvae.IWAE(config.decoder_particles), train, "decoder", config.decoder_epochs)
     guides = {name: trained(config, model, name, train) for name in config.guides}
     x = test.rows(slice(0, config.images)).to(device)
     common = {"num_particles": config.particles, "seed": config.seed, "progress": True}
@@ -92,8 +82,8 @@ def main(config: Config) -> ppvae.Comparison:
             model,
             guides,
             x[: config.gap_images],
-            ais_settings={"temperatures": config.temperatures},
-            gap_settings={"learning_rate": 0.01, "patience": 5, "max_windows": config.gap_windows},
+            annealing=Annealing(config.temperatures),
+            ascent=Ascent(learning_rate=0.01, patience=5, max_windows=config.gap_windows),
             **common,
         )
         save(config, closer, "gaps", gap_figure(closer))
@@ -102,60 +92,14 @@ def main(config: Config) -> ppvae.Comparison:
     return comparison
 
 
-def fit(config, model, guide, objective, data: Dataset, name: str, epochs: int, train_model: bool = True) -> None:
-    """Train in the folder of that name; take up or leave alone what stands there."""
-    steps = epochs * (len(data) // config.batch_size)
-    Console().print(name)
-    ppvae.fit(
-        model,
-        guide,
-        objective,
-        data,
-        epochs=epochs,
-        batch_size=config.batch_size,
-        schedule=lambda step: 1 - step / steps,  # to 0, so that no guide is judged by the noise of its last steps
-        train_model=train_model,
-        run_dir=config.out / name,
-        resume=started(config.out / name),
-        device=config.device,
-        seed=config.seed,
-    )
-
-
 def trained(config: Config, model, name: Name, data: Dataset) -> ppvae.AmortizedGuide:
-    """The guide of that name, taught by the ELBO of the frozen model, its KL sampled for all of them alike."""
+    """The guide of that name, trained with the ELBO of the frozen model. The KL is sampled for all families alike."""
     family = "mean-field" if name == "refined" else name
     torch.manual_seed(config.seed)
     guide = FAMILIES[family](config, data.event_shape)
-    fit(config, model, guide, ppvae.ELBO(analytic_kl=False), data, family, config.guide_epochs, train_model=False)
+    objective = ppvae.ELBO(analytic_kl=False)
+    fit(config, (model, guide), objective, data, family, config.guide_epochs, train_model=False)
     return Refined(guide, model, config.refined_steps) if name == "refined" else guide
-
-
-def decoder(config, shape: tuple[int, ...]) -> GaussianVAE:
-    return GaussianVAE(MLP(config.latent_dim, config.hidden, shape), config.latent_dim)
-
-
-def encoder(config, shape: tuple[int, ...], features: int) -> nn.Module:
-    return MLP(shape, config.hidden, features)
-
-
-def flow(maps: Callable) -> Callable:
-    def guide(config, shape: tuple[int, ...]) -> FlowGuide:
-        features = 2 * config.latent_dim + config.context
-        return FlowGuide(encoder(config, shape, features), maps(config.latent_dim, config.context), config.latent_dim)
-
-    return guide
-
-
-FAMILIES: dict[str, Callable] = {
-    "mean-field": lambda config, shape: MeanFieldGaussian(encoder(config, shape, 2 * config.latent_dim)),
-    "full-rank": lambda config, shape: FullRankGaussian(
-        encoder(config, shape, FullRankGaussian.num_features(config.latent_dim)), config.latent_dim
-    ),
-    "planar": flow(planar),
-    "IAF": flow(inverse_autoregressive),
-    "spline": flow(neural_spline),
-}
 
 
 def save(config: Config, comparison: ppvae.Comparison, name: str, figure: Figure) -> None:
@@ -165,13 +109,13 @@ def save(config: Config, comparison: ppvae.Comparison, name: str, figure: Figure
 
 
 def gap_figure(comparison: ppvae.Comparison) -> Figure:
-    """Each guide's loss against log p(x), split into what its family and what amortization costs."""
+    """The distance of each guide's bound from log p(x), split into approximation and amortization gap."""
     found = {
         f"{part} gap": [getattr(row.gaps, part) for row in comparison.rows.values()]
         for part in ("approximation", "amortization")
     }
     means = {part: [gap.mean for gap in gaps] for part, gaps in found.items()}
-    errors = {part: [gap.mean_standard_error for gap in gaps] for part, gaps in found.items()}
+    errors = {part: [gap.simulation_error for gap in gaps] for part, gaps in found.items()}
     return plots.stacked_bars(list(comparison.rows), means, "nats below log p(x)", errors)
 
 

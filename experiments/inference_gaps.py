@@ -1,14 +1,15 @@
-"""Where inference loses: the family of q, or the amortization of it?
+"""What does inference lose: by the family of q, or by amortization?
 
-Claim: Cremer, Li and Duvenaud 2018 ("Inference Suboptimality in Variational Autoencoders", MNIST): under a
-fully factorised Gaussian guide the two gaps are of one size; a decoder that was trained with a flow guide has
-posteriors that a Gaussian fits far worse, since a decoder grows to fit its guide. The published figures are as noted
-from memory: check them before you quote them.
+Claim: Cremer, Li and Duvenaud 2018 ("Inference Suboptimality in Variational Autoencoders", MNIST): with a factorised
+Gaussian guide the two gaps are of equal size. A decoder that is trained with a flow guide has posteriors that a
+Gaussian fits far worse, since a decoder adapts to the guide of its training. The published values are noted from
+memory; check them before quoting them.
 
     log p(x)  -  L[q*]  =  approximation gap,      L[q*]  -  L[q]  =  amortization gap
 
-Shortened: 20 epochs and no more than 3,000 steps to a local optimum. The flow is an inverse autoregressive one (there:
-an auxiliary-variable one); its maps are amortized, and what is optimised datum by datum is all that they get of x.
+Shortened: 20 epochs, and at most 3,000 steps to a local optimum. The flow is inverse autoregressive (in the paper, a
+flow with auxiliary variables). Its maps are amortized; the features of x that the maps read are optimised for each
+datum.
 
     python experiments/inference_gaps.py
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from frozen_decoder import FAMILIES, decoder, fit
+from guide_families import FAMILIES, decoder, fit
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
 from rich.console import Console
@@ -30,10 +31,10 @@ from rich.table import Table
 import ppvae
 from ppvae import cli, plots
 from ppvae.data import load
-from ppvae.evaluation.likelihood.per_datum import sampling_error
+from ppvae.evaluation import Annealing, Ascent
 from ppvae.training import environment, resolve_device
 
-PUBLISHED = {  # nats on MNIST, the pair with a Gaussian and the pair with a flow guide; as noted from the paper
+PUBLISHED = {  # nats on MNIST, for the pair with a Gaussian and the pair with a flow guide; noted from memory
     "log p(x)": (-89.80, -88.94),
     "best flow": (-90.80, -90.38),
     "best Gaussian": (-91.23, -113.54),
@@ -41,8 +42,8 @@ PUBLISHED = {  # nats on MNIST, the pair with a Gaussian and the pair with a flo
     "approximation gap": (1.43, 1.44),
     "amortization gap": (1.34, 1.41),
 }
-
-OBJECTIVE = ppvae.ELBO(analytic_kl=False)  # in closed form for the Gaussian alone it would favour that guide
+PARTS = ("approximation", "amortization")
+OBJECTIVE = ppvae.ELBO(analytic_kl=False)  # a closed-form KL, for the Gaussian alone, would favour that guide
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Config:
     epochs: int = 20
     batch_size: int = 100
     images: int = 100
-    """Test images; the paper has 100 of each of the training and the validation part."""
+    """Test images. The paper uses 100 training and 100 validation images."""
     particles: int = 1000
     temperatures: int = 500
     gap_windows: int = 30
-    """Hundreds of steps to the local optima, at most."""
+    """Maximum number of steps to a local optimum, in hundreds."""
     seed: int = 0
     device: str = "auto"
     out: Path = Path("runs/inference-gaps")
@@ -87,26 +88,27 @@ def main(config: Config) -> dict:
 
 
 def compared(config: Config, own: str, other: str, train, x) -> ppvae.Comparison:
-    """A decoder trained together with the guide ``own``; then, held fixed, with ``other`` too."""
+    """A decoder trained jointly with the guide ``own`` and then frozen, to train the guide ``other`` on it."""
     torch.manual_seed(config.seed)
     model = decoder(config, train.event_shape)
     guides = {family: FAMILIES[family](config, train.event_shape) for family in (own, other)}
-    fit(config, model, guides[own], OBJECTIVE, train, f"with-{own}", config.epochs)
-    fit(config, model, guides[other], OBJECTIVE, train, f"with-{own}-then-{other}", config.epochs, train_model=False)
+    fit(config, (model, guides[own]), OBJECTIVE, train, f"with-{own}", config.epochs)
+    then = f"with-{own}-then-{other}"
+    fit(config, (model, guides[other]), OBJECTIVE, train, then, config.epochs, train_model=False)
     return ppvae.compare(
         model,
         guides,
         x.to(resolve_device(config.device)),
         num_particles=config.particles,
-        ais_settings={"temperatures": config.temperatures},
-        gap_settings={"learning_rate": 0.01, "patience": 5, "max_windows": config.gap_windows},
+        annealing=Annealing(config.temperatures),
+        ascent=Ascent(learning_rate=0.01, patience=5, max_windows=config.gap_windows),
         seed=config.seed,
         progress=True,
     )
 
 
 def summary(result: ppvae.Comparison, own: str) -> dict[str, tuple[float, float]]:
-    """Mean and standard error over the data of what the paper tells of a pair; nats."""
+    """The quantities that the paper reports, each with its mean and its standard error over the data; nats."""
     mine, flow, gaussian = (result.rows[name].gaps for name in (own, "IAF", "mean-field"))
     quantities = {
         "log p(x)": mine.log_p,
@@ -116,12 +118,12 @@ def summary(result: ppvae.Comparison, own: str) -> dict[str, tuple[float, float]
         "approximation gap": mine.approximation,
         "amortization gap": mine.amortization,
     }
-    return {name: (bound.mean, sampling_error(bound.value)) for name, bound in quantities.items()}
+    return {name: (bound.mean, bound.sampling_error) for name, bound in quantities.items()}
 
 
 def print_table(config: Config, report: dict) -> None:
-    title = f"{config.data}, {config.images} images, {config.epochs} epochs; nats, by the guide of the training"
-    heads = [head for name in report for head in (name, "as noted")]
+    title = f"{config.data}, {config.images} images, {config.epochs} epochs; nats. Columns: the guide of the training"
+    heads = [head for name in report for head in (name, "published, from memory")]
     table = Table("", *heads, title=title, box=SIMPLE)
     for quantity, published in PUBLISHED.items():
         cells = []
@@ -133,16 +135,13 @@ def print_table(config: Config, report: dict) -> None:
 
 
 def picture(config: Config, report: dict) -> Figure:
-    """The two gaps of each pair, beside the published."""
+    """The two gaps of each pair, and the published gaps."""
     rows = {f"{name} guide": [found[f"{part} gap"][0] for part in PARTS] for name, found in report.items()}
     if config.data == "mnist":
         for column, name in enumerate(report):
             rows[f"{name} guide, published"] = [PUBLISHED[f"{part} gap"][column] for part in PARTS]
     parts = {f"{part} gap": [gaps[i] for gaps in rows.values()] for i, part in enumerate(PARTS)}
     return plots.stacked_bars(list(rows), parts, "nats below log p(x)")
-
-
-PARTS = ("approximation", "amortization")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Reverse against forward KL on a posterior with two modes.
+"""Reverse and forward KL on a posterior with two modes.
 
-Claim: a Gaussian guide trained by the ELBO, KL(q || p), takes one mode; trained on draws of the model, KL(p || q), it
-covers both and the empty space between them; a mixture guide trained on draws of the model has both modes and no more
-(Bishop 2006, "Pattern Recognition and Machine Learning", figure 10.3). Which guide is better for log p(x)? The one
-that covers: weights cannot find a mode that q never visits, and k-hat does not see what is missing.
+Claim: a Gaussian guide trained with the ELBO, KL(q || p), covers one mode. Trained on draws of the model, KL(p || q),
+it covers both modes and the empty space between them. A mixture guide trained on draws of the model covers both modes
+and nothing else (Bishop 2006, "Pattern Recognition and Machine Learning", figure 10.3). For log p(x) a guide that
+covers all modes is better: importance weights cannot find a mode where q has no mass, and k-hat does not show the
+missing mode.
 
-The model:  z ~ N(0, I_2),  x ~ N((z_1^2, z_2), diag(0.25^2)):  z_1 is known up to its sign. log p(x) by quadrature.
+The model:  z ~ N(0, I_2),  x ~ N((z_1^2, z_2), diag(0.25^2)).  The sign of z_1 is unknown. log p(x) is exact, by
+quadrature.
 
     python experiments/kl_directions.py
 
@@ -16,7 +18,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyro
 import torch
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ from ppvae.guides import FullRankGaussian, MixtureGuide
 from pyro import distributions as dist
 from rich.console import Console
 from rich.table import Table
+from schedules import half_cosine
 from torch import Tensor, nn
 
 import ppvae
@@ -40,12 +42,12 @@ class Config:
     """Settings of one run."""
 
     steps: int = 3000
-    """Of Adam, for each guide."""
+    """Steps of Adam for each guide."""
     batch_size: int = 100
     learning_rate: float = 1e-3
-    """At the start; it falls to 0 on a half cosine."""
+    """Initial value; it falls to 0 on a half cosine."""
     data: int = 50
-    """Data on which the guides are compared, all with x_1 > 1: there the two modes are apart."""
+    """Data on which the guides are compared. All have x_1 > 1, where the two modes are separate."""
     particles: int = 2000
     seed: int = 0
     out: Path = Path("runs/kl-directions")
@@ -66,19 +68,11 @@ def main(config: Config) -> dict:
     model = Folded()
     train = simulate(config.batch_size * 200)
     x = simulate(20 * config.data)
-    x = x[x[:, 0] > 1][: config.data]  # where the two modes are apart
-    gaussian = FullRankGaussian.num_features(2)
-    setups = {
-        "Gaussian, KL(q || p)": (FullRankGaussian(MLP(2, HIDDEN, gaussian), 2), ppvae.ELBO(10)),
-        "Gaussian, KL(p || q)": (FullRankGaussian(MLP(2, HIDDEN, gaussian), 2), ppvae.ForwardKL()),
-        "mixture, KL(p || q)": (
-            MixtureGuide(MLP(2, HIDDEN, MixtureGuide.num_features(2, 2)), 2, 2),
-            ppvae.ForwardKL(),
-        ),
-    }
-    for guide, objective in setups.values():
+    x = x[x[:, 0] > 1][: config.data]  # where the two modes are separate
+    guides = {}
+    for name, (guide, objective) in setups().items():
         fit(model, guide, objective, train, config)
-    guides = {name: guide for name, (guide, _) in setups.items()}
+        guides[name] = guide
     comparison = ppvae.compare(model, guides, x, num_particles=config.particles, seed=config.seed)
     exact = log_evidence(x)
     report = comparison.records()
@@ -93,7 +87,18 @@ def main(config: Config) -> dict:
     return report
 
 
+def setups() -> dict[str, tuple[nn.Module, ppvae.Objective]]:
+    """A guide and its objective for each row of the table."""
+    gaussian, mixture = FullRankGaussian.num_features(2), MixtureGuide.num_features(2, 2)
+    return {
+        "Gaussian, KL(q || p)": (FullRankGaussian(MLP(2, HIDDEN, gaussian), 2), ppvae.ELBO(10)),
+        "Gaussian, KL(p || q)": (FullRankGaussian(MLP(2, HIDDEN, gaussian), 2), ppvae.ForwardKL()),
+        "mixture, KL(p || q)": (MixtureGuide(MLP(2, HIDDEN, mixture), 2, 2), ppvae.ForwardKL()),
+    }
+
+
 def simulate(rows: int) -> Tensor:
+    """Draws of x from the model, shape (rows, 2)."""
     z = torch.randn(rows, 2)
     return torch.stack([z[:, 0].square(), z[:, 1]], -1) + NOISE * torch.randn(rows, 2)
 
@@ -108,8 +113,7 @@ def fit(model, guide: nn.Module, objective, train: Tensor, config: Config) -> No
         train,
         epochs=epochs,
         batch_size=config.batch_size,
-        optimizer=ppvae.adam(config.learning_rate),
-        schedule=lambda step: 0.5 * (1 + np.cos(np.pi * step / steps)),
+        optimizer=ppvae.adam(config.learning_rate, schedule=half_cosine(steps)),
         seed=config.seed,
         device="cpu",
     )
@@ -126,14 +130,14 @@ def log_evidence(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def lighter_side(guide, x: Tensor) -> float:
-    """The share of q(z | x) on the side, z_1 > 0 or z_1 < 0, that has less; .5 in the posterior. Mean over the data."""
+    """min(q(z_1 > 0 | x), q(z_1 < 0 | x)), mean over the data. It is .5 for the exact posterior."""
     share = (guide.distribution(guide.encoder(x)).sample((1000,))[..., 0] > 0).float().mean(0)
     return torch.minimum(share, 1 - share).mean().item()
 
 
 @torch.no_grad()
 def picture(guides: dict, x: Tensor) -> Figure:
-    """The posterior of one datum, and each guide's answer to it."""
+    """The posterior of one datum and each guide's approximation of it."""
     axis = torch.linspace(-2, 2, 200)
     second, first = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([first, second], -1)
@@ -151,7 +155,7 @@ def picture(guides: dict, x: Tensor) -> Figure:
 
 
 def print_sides(report: dict) -> None:
-    table = Table("guide", "share of q on its lighter side (posterior: .5)", "ELBO", "exact log p(x)")
+    table = Table("guide", "smaller mass of q on either side (posterior: .5)", "ELBO", "exact log p(x)")
     for name, record in report.items():
         numbers = (record["lighter_side"], record["elbo"], record["exact_log_p"])
         table.add_row(name, *(f"{number:.3f}" for number in numbers))

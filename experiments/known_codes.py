@@ -1,12 +1,11 @@
-"""The disentanglement metrics on codes whose worth is known, beside the figures of another implementation.
+"""The disentanglement metrics on codes with known properties, compared with another implementation.
 
-Claim: over dSprites' grid of factors (3, 6, 40, 32, 32) the metrics give what a correct implementation gives: 1 to a
-perfect code (but MIG, which 20 bins cap at .896), the accuracy of a guess or 0 to a constant one, and to the others
-what their definitions say. How much a random rotation of a perfect code loses depends on the rotation: the one here,
-out of a hundred that were looked at, mixes all five dimensions as strongly as that of the other implementation, whose
-matrix is not known.
+Claim: over dSprites' grid of factors (3, 6, 40, 32, 32) each metric takes the value that its definition gives. A
+perfect code scores 1 (except MIG, which 20 bins limit to .896); a constant code scores 0 or the accuracy of a guess.
+For a random rotation of a perfect code the value depends on the rotation. The matrix of the other implementation is not
+known, so the rotation used here was selected, from a hundred, to mix all five dimensions as strongly as that one.
 
-    python experiments/known_codes.py                                       # DCI takes minutes a code
+    python experiments/known_codes.py                                       # DCI takes minutes per code
     python experiments/known_codes.py --leave-out dci
     python experiments/known_codes.py --codes "random rotation"
 """
@@ -33,7 +32,7 @@ COLUMNS = {
     "dci_completeness": "DCI C",
     "dci_informativeness": "DCI I",
 }
-REFERENCE = {  # in the order of the columns
+REFERENCE = {  # values of the other implementation, in the order of COLUMNS
     "perfect": (1, 1, 0.896, 1, 1, 1, 1, 1, 1),
     "perfect and noise": (1, 1, 0.895, 1, 0.84, 0.55, 1, 1, 1),
     "duplicated": (1, 1, 0, 0, 1, 1, 1, 0.70, 1),
@@ -50,16 +49,16 @@ class Config:
 
     codes: tuple[str, ...] = tuple(REFERENCE)
     leave_out: tuple[str, ...] = ()
-    """Metrics such as dci, the slowest."""
+    """Metrics to skip, such as dci, the slowest."""
     seed: int = 0
     jobs: int = 1
-    """Classifiers of DCI that are fitted at once."""
+    """Number of DCI classifiers that are fitted in parallel."""
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
     unknown = [name for name in config.codes if name not in REFERENCE]
     if unknown:
-        raise ValueError(f"expected codes out of {', '.join(REFERENCE)}, got {', '.join(unknown)}")
+        raise ValueError(f"expected codes from {', '.join(REFERENCE)}, got {', '.join(unknown)}")
     found = {}
     for name in config.codes:
         one = Representation(SPRITES, code(name))
@@ -69,7 +68,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
 
 
 def code(name: str) -> Tensor:
-    """Standardised, (N, D)."""
+    """A code by its name, standardised, (N, D)."""
     values = SPRITES.values(torch.arange(len(SPRITES))).double()
     perfect = ((values - values.mean(0)) / values.std(0)).float()
     match name:
@@ -94,7 +93,7 @@ def noise(dimensions: int) -> Tensor:
 
 
 def table_of(found: dict[str, dict[str, float]]) -> Table:
-    table = Table(title="scores (and those of another implementation)")
+    table = Table(title="scores (in brackets: another implementation)")
     table.add_column("", no_wrap=True)
     for name in found:
         table.add_column(name, overflow="fold")

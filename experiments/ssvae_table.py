@@ -1,18 +1,18 @@
-"""Semi-supervised MNIST over numbers of labels and seeds, beside published test accuracies.
+"""Semi-supervised MNIST for several numbers of labels and seeds, compared with published test accuracies.
 
-Each run is one of ``ssvae_mnist.py``, in a folder of its own; a run that is finished is not run again, one that was
-stopped is taken up. Seeds choose the labelled images and the initial values both. Several processes can share the
-work by ``--seeds``; any of them prints the table of what is finished.
+Each run is one of ``ssvae_mnist.py`` in its own folder. A finished run is not repeated; an interrupted run is resumed.
+Seeds set both the labelled images and the initial weights. Several processes can share the work by ``--seeds``; each
+prints the table of all finished runs.
 
     python experiments/ssvae_table.py --labels 100 600 1000 3000 --seeds 0 1 2 3 4
-    python experiments/ssvae_table.py --seeds                        # print the table, run nothing
+    python experiments/ssvae_table.py --seeds                        # print the table without running anything
 
-Published, mean test accuracy: M2 and M1+M2, Kingma et al. 2014 ("Semi-supervised Learning with Deep Generative
+Published mean test accuracies: M2 and M1+M2, Kingma et al. 2014 ("Semi-supervised Learning with Deep Generative
 Models", table 1); AAE, Makhzani et al. 2016 ("Adversarial Autoencoders", table 2); SDGM and ADGM, Maaloe et al. 2016
 ("Auxiliary Deep Generative Models"); Pyro's tutorial on the semi-supervised VAE (enumerated, auxiliary loss).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -22,7 +22,7 @@ from ssvae_mnist import Config as Run
 from ssvae_mnist import main as run
 
 from ppvae import cli
-from ppvae.training.study import finished, reports, started
+from ppvae.training.study import finished, reports
 
 PUBLISHED = {
     "Pyro tutorial": {100: 0.932, 600: 0.944, 1000: 0.949, 3000: 0.958},
@@ -41,7 +41,7 @@ class Config:
     labels: tuple[int, ...] = (100,)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     settings: Run = field(default_factory=Run)
-    """Of every run; its labels, seed, out and resume are set here."""
+    """Settings of every run; labels, seed, out and resume are set by this script."""
     out: Path = Path("runs/ssvae-table")
 
 
@@ -50,18 +50,14 @@ def main(config: Config) -> None:
         for seed in config.seeds:
             folder = config.out / f"{labels}labels-seed{seed}"
             if not finished(folder, shared(config.settings)):
-                run(replaced(config.settings, labels=labels, seed=seed, out=folder, resume=started(folder)))
+                run(replace(config.settings, labels=labels, seed=seed, out=folder, resume=True))
     print_table(reports(config.out, {}))
 
 
 def shared(settings: Run) -> dict:
-    """What all runs have in common."""
+    """The settings that all runs have in common."""
     own = ("labels", "seed", "data", "out", "resume", "device")
     return {name: value for name, value in vars(settings).items() if name not in own}
-
-
-def replaced(settings: Run, **changes) -> Run:
-    return Run(**{**vars(settings), **changes})
 
 
 def print_table(reports: list[dict]) -> None:
@@ -79,21 +75,23 @@ def print_table(reports: list[dict]) -> None:
 
 
 def kind_of(report: dict) -> str:
+    """The name of a row: runs that differ only in labels and seed have the same one."""
     pair = f"ppvae on {report['data']}, {report['guide']}, {report['objective']}"
     warped = "warped views" if report["augment"] else "no augmentation"
-    return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs{unusual(report)}"
+    return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs{changed(report)}"
 
 
-def unusual(report: dict) -> str:
-    """The other settings, where they are not the usual ones."""
+def changed(report: dict) -> str:
+    """The other settings that differ from their defaults."""
     others = ("alpha", "batch_size", "labelled_per_step", "learning_rate", "smoke")
     return "".join(f", {n} {report[n]}" for n in others if report[n] != getattr(Run(), n))
 
 
 def spread(values: list[float], form: str) -> str:
+    """Mean and standard deviation over the seeds."""
     if not values:
         return "not run"
-    deviation = f" +- {stdev(values):{form}}" if len(values) > 1 else ""
+    deviation = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
     return f"{mean(values):{form}}{deviation} ({len(values)} {'seed' if len(values) == 1 else 'seeds'})"
 
 

@@ -1,6 +1,7 @@
-"""The total correlation of one run on dSprites over its training: of all data, by its critic, by a later critic.
+"""The total correlation of a run on dSprites in the course of its training.
 
-For ``factorvae_dsprites.py``, which writes them to correlations.json.
+Three values: exact, over all data; estimated by the critic that the run trains; estimated by a critic that is trained
+on the finished codes. ``factorvae_dsprites.py`` writes them to correlations.json.
 """
 
 import json
@@ -15,24 +16,25 @@ from ppvae.objectives import TotalCorrelation
 
 
 def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
-    """That of its critic of the total correlation; None where it has none."""
+    """The log density ratio of the objective's critic of the total correlation; None if it has no such critic."""
     terms = getattr(objective, "regularisers", ())
-    return next((term.adversary.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
+    return next((term.critic.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
 
 
-def followed(folder: Path) -> list[dict]:
-    """The total correlations of a run so far."""
+def recorded(folder: Path) -> list[dict]:
+    """The total correlations of a run so far, one row per step at which they were computed."""
     file = folder / "correlations.json"
     return json.loads(file.read_text()) if file.exists() else []
 
 
-def remember(folder: Path, row: dict) -> None:
-    rows = [before for before in followed(folder) if before["step"] < row["step"]]
+def record(folder: Path, row: dict) -> None:
+    """Add a row to those of earlier steps. Rows of this step and of later ones are replaced."""
+    rows = [earlier for earlier in recorded(folder) if earlier["step"] < row["step"]]
     (folder / "correlations.json").write_text(json.dumps([*rows, row], indent=2) + "\n")
 
 
 def correlations(codes: Representation, objective, seed: int) -> dict[str, float]:
-    """Total correlation of the aggregate posterior of all data, and what the critic takes it for, if there is one."""
+    """The exact total correlation and, if the objective has a critic of it, the critic's estimate; nats."""
     numbers = {"total_correlation": aggregate_posterior(codes.codes, codes.scales, None, seed=seed).total_correlation}
     ratio = log_ratio(objective)
     if ratio is not None:
@@ -40,13 +42,13 @@ def correlations(codes: Representation, objective, seed: int) -> dict[str, float
     return numbers
 
 
-def at_the_end(steps: int, found: Disentanglement) -> dict[str, float]:
-    """:func:`correlations` of the scored codes, which have them."""
+def final_row(steps: int, found: Disentanglement) -> dict[str, float]:
+    """The row of the last step, with :func:`correlations` as the scores of the codes have them."""
     critic = {name: value for name, (value, _) in found.estimates.items() if name == "critic"}
     return {"step": steps, "total_correlation": found.aggregate.total_correlation, **critic}
 
 
 def later_critic(codes: Representation, seed: int) -> float:
-    """Total correlation by a critic that is trained on the codes when they are finished, whatever the recipe."""
+    """The total correlation estimated by a critic that is trained on the finished codes, for any recipe; nats."""
     later = train_critic(codes.drawn(seed).codes, seed=seed)
     return critic_correlation(later.log_ratio, codes.codes, codes.scales, seed=seed).mean().item()

@@ -1,4 +1,4 @@
-"""Amortized guides q(z | x), one file a family. Installed as ``ppvae.guides``."""
+"""Amortized guides q(z | x), one file for each family. Installed as ``ppvae.guides``."""
 
 from ppvae.guides.categorical import CategoricalGuide
 from ppvae.guides.flow import (

@@ -19,6 +19,14 @@ class FullRankGaussian(AmortizedGuide):
         encoder: network (B, *event_shape) -> (B, FullRankGaussian.num_features(latent_dim)): means, logs of L's
             diagonal, and the rows of L below it.
         latent_dim: length of z.
+
+    Raises ValueError for an encoder with another number of features.
+
+    Example:
+
+        >>> guide = FullRankGaussian(nn.Linear(5, FullRankGaussian.num_features(3)), latent_dim=3)
+        >>> guide.distribution(guide.encode(torch.zeros(4, 5))).covariance_matrix.shape
+        torch.Size([4, 3, 3])
     """
 
     def __init__(self, encoder: nn.Module, latent_dim: int):
@@ -30,13 +38,12 @@ class FullRankGaussian(AmortizedGuide):
         """2 D + D (D - 1) / 2 for z of length D."""
         return 2 * latent_dim + latent_dim * (latent_dim - 1) // 2
 
-    def distribution(self, features: Tensor) -> dist.TorchDistribution:
-        dim = self.latent_dim
-        if features.shape[-1] != self.num_features(dim):
-            raise ValueError(
-                f"expected {self.num_features(dim)} features for z of length {dim}, got {features.shape[-1]}"
-            )
-        loc, log_diagonal, below = features.split([dim, dim, features.shape[-1] - 2 * dim], -1)
+    def distribution(self, features: Tensor) -> dist.MultivariateNormal:
+        """q(z; features), batch shape (B,)."""
+        dim, expected = self.latent_dim, self.num_features(self.latent_dim)
+        if features.shape[-1] != expected:
+            raise ValueError(f"expected {expected} features for z of length {dim}, got {features.shape[-1]}")
+        loc, log_diagonal, below = features.split([dim, dim, expected - 2 * dim], -1)
         row, column = torch.tril_indices(dim, dim, -1, device=features.device)
         scale_tril = torch.diag_embed(log_diagonal.exp())
         scale_tril[..., row, column] = below

@@ -21,6 +21,11 @@ class BottomUpGuide(Guide):
 
     Args:
         encoders: the network of x to (B, 2 * length of z_1), then those of z_l to (..., 2 * length of z_{l+1}).
+
+    Example:
+
+        >>> guide = BottomUpGuide([nn.Linear(5, 2 * 3), nn.Linear(3, 2 * 2)])
+        >>> guide(torch.zeros(4, 5))  # inside a Pyro trace it draws z1 of length 3, then z2 of length 2
     """
 
     def __init__(self, encoders: Sequence[nn.Module]):
@@ -28,6 +33,7 @@ class BottomUpGuide(Guide):
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw sites "z1" to "zL" for x of shape (B, *event_shape)."""
         below = x
         with pyro.plate("data", len(x)):
             for layer, encoder in enumerate(self.encoders, 1):
@@ -39,8 +45,15 @@ class TopDownGuide(Guide):
 
     Args:
         up: networks of x to h_1 (B, features), of h_1 to h_2, and so on, L in all.
-        heads: for l = 1 to L - 1 the network of [z_{l+1}, h_l] to (..., 2 * length of z_l); last that of h_L to
+        heads: for l = 1 to L - 1 the network of [z_{l+1}, h_l] to (..., 2 * length of z_l); the last one of h_L to
             (B, 2 * length of z_L).
+
+    Raises ValueError for another number of heads than of networks up.
+
+    Example:
+
+        >>> up, heads = [nn.Linear(5, 8), nn.Linear(8, 8)], [nn.Linear(2 + 8, 2 * 3), nn.Linear(8, 2 * 2)]
+        >>> TopDownGuide(up, heads)(torch.zeros(4, 5))  # inside a Pyro trace it draws z2 of length 2, then z1
     """
 
     def __init__(self, up: Sequence[nn.Module], heads: Sequence[nn.Module]):
@@ -50,6 +63,7 @@ class TopDownGuide(Guide):
         self.up, self.heads = nn.ModuleList(up), nn.ModuleList(heads)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw sites "zL" to "z1" for x of shape (B, *event_shape)."""
         features = [x]
         for network in self.up:
             features.append(network(features[-1]))

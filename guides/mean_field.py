@@ -17,7 +17,15 @@ class MeanFieldGaussian(AmortizedGuide):
 
     Args:
         encoder: network (B, *event_shape) -> (B, 2 * latent_dim): means, then logs of standard deviations.
+
+    Example:
+
+        >>> import torch
+        >>> guide = MeanFieldGaussian(torch.nn.Linear(5, 2 * 3))
+        >>> guide.distribution(guide.encode(torch.zeros(4, 5))).sample().shape
+        torch.Size([4, 3])
     """
 
     def distribution(self, features: Tensor) -> dist.TorchDistribution:
+        """q(z; features), batch shape (B,)."""
         return diagonal_normal(features)

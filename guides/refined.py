@@ -1,16 +1,16 @@
-"""A guide that starts from another's answer and improves it for each datum: semi-amortized inference.
+"""A guide that starts at the answer of another guide and improves it for each datum: semi-amortized inference.
 
     lambda_0 = encoder(x);   lambda_t = lambda_{t-1} + Adam step on ELBO(x; lambda);   q(z | x) = q(z; lambda_T)
 
-The encoder gets the gradient of the bound at the refined answer, as if the steps had been a constant shift.
+The encoder gets the gradient of the bound at the refined answer, as if the steps were a constant shift.
 
 Source: Krishnan, Liang and Hoffman 2018, "On the Challenges of Learning with Inference Networks on Sparse,
-High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoders" (which go on through the steps).
+High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoders" (who differentiate the steps too).
 """
 
 from collections.abc import Callable
 
-from pyro.distributions.distribution import Distribution
+from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.engine.batch import Batch
@@ -18,17 +18,29 @@ from ppvae.engine.contract import AmortizedGuide
 from ppvae.engine.isolation import forked_randomness
 from ppvae.objectives.local import improved
 
-SEED = 0  # of the steps' noise: one and the same q(z | x) at every call, as annealing and rescoring need it
+SEED = 0  # of the noise of the steps: annealing and rescoring need the same q(z | x) at every call
 
 
 class Refined(AmortizedGuide):
-    """q(z | x) of another guide, after some steps up the bound of each datum; site "z".
+    """q(z | x) of another guide, after some steps of gradient ascent on the bound of each datum; site "z".
 
     Args:
         guide: the amortized guide to start from.
-        model: whose bound is climbed; its parameters stay its own.
-        steps: of Adam, on every call of the guide.
+        model: the model of the bound; its parameters are not the guide's.
+        steps: number of Adam steps in every call of the guide.
         learning_rate: of those steps.
+
+    Raises ValueError for arguments out of range.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = Refined(MeanFieldGaussian(nn.Linear(2, 4)), model, steps=3)
+        >>> guide.encode(torch.zeros(5, 2)).shape
+        torch.Size([5, 4])
     """
 
     def __init__(self, guide: AmortizedGuide, model: nn.Module, steps: int = 20, learning_rate: float = 0.01):
@@ -41,7 +53,7 @@ class Refined(AmortizedGuide):
 
     @property
     def partners(self) -> tuple[nn.Module, ...]:
-        """The model, which is held and not registered."""
+        """The model, which is held by reference and not registered."""
         return tuple(self._model)
 
     def encode(self, x: Tensor, y: Tensor | None = None, **given: Tensor) -> Tensor:
@@ -56,6 +68,6 @@ class Refined(AmortizedGuide):
         """Conditions are those of the guide that is refined."""
         return self.guide.named_by()
 
-    def distribution(self, features: Tensor) -> Distribution:
+    def distribution(self, features: Tensor) -> dist.TorchDistribution:
         """q(z; features), of the guide that is refined."""
         return self.guide.distribution(features)

@@ -1,4 +1,4 @@
-"""Generative models p(x, z), one file a family. Installed as ``ppvae.models``."""
+"""Generative models p(x, z), one file for each family. Installed as ``ppvae.models``."""
 
 from ppvae.models.gaussian_mixture import GaussianMixture
 from ppvae.models.gaussian_vae import GaussianVAE

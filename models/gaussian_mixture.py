@@ -16,11 +16,19 @@ from ppvae.engine.contract import Model
 
 
 class GaussianMixture(Model):
-    """Mixture of spherical Gaussians; sites "z" (the component) and "x", x of shape (B, data_dim).
+    """Mixture of spherical Gaussians; sites "z" (the component) and "x", x of shape (B, data_dim). A label is ignored.
 
     Args:
         locs: means, shape (components, data_dim).
-        scale: standard deviation of every component to begin with, above 0.
+        scale: initial standard deviation of every component, above 0.
+
+    Raises ValueError for arguments out of range.
+
+    Example:
+
+        >>> model = GaussianMixture(torch.tensor([[-1.0], [1.0]]))
+        >>> model.log_evidence(torch.zeros(1, 1)).detach(), model.posterior(torch.zeros(1, 1)).probs.detach()
+        (tensor([-1.4189]), tensor([[0.5000, 0.5000]]))
     """
 
     def __init__(self, locs: Tensor, scale: float = 1.0):
@@ -34,6 +42,7 @@ class GaussianMixture(Model):
         self.log_scales = nn.Parameter(torch.full_like(locs[:, 0].detach(), scale).log())
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw z and observe x (B, data_dim)."""
         logits, locs, scales = self.logits, self.locs, self.log_scales.exp()
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Categorical(logits=logits))

@@ -23,6 +23,14 @@ class GaussianVAE(Model):
         latent_dim: length of z.
         likelihood: distribution over x from the decoder's output; Bernoulli() if None.
         prior: p(z), such as ``MixtureOfGaussians(...)``; StandardNormal(latent_dim) if None.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.nn import MLP
+        >>> model = GaussianVAE(MLP(2, [16], (8, 8)), latent_dim=2)
+        >>> model.decode(torch.zeros(5, 2), event_dim=2).mean.shape
+        torch.Size([5, 8, 8])
     """
 
     def __init__(
@@ -38,10 +46,11 @@ class GaussianVAE(Model):
         self.prior = prior or StandardNormal(latent_dim)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw z and observe x (B, *event_shape)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.prior(x))
             pyro.sample("x", self.decode(z, x.dim() - 1), obs=x)
 
     def decode(self, z: Tensor, event_dim: int) -> dist.TorchDistribution:
-        """p(x | z) for z of shape (..., latent_dim)."""
+        """p(x | z) for z of shape (..., latent_dim) and x of ``event_dim`` dimensions."""
         return self.likelihood(self.decoder(z), event_dim)

@@ -23,9 +23,17 @@ class HierarchicalVAE(Model):
     Args:
         decoder: network of z1 to (..., *event_shape).
         conditionals: for l = 1 to L - 1 the network of z_{l+1} to (..., 2 * length of z_l): means, then logs of
-            standard deviations. None of them: one layer.
+            standard deviations. An empty list gives one layer.
         top_dim: length of z_L.
         likelihood: distribution over x from the decoder's output; Bernoulli() if None.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.nn import MLP
+        >>> model = HierarchicalVAE(MLP(3, [16], (8, 8)), [MLP(2, [16], 2 * 3)], top_dim=2)
+        >>> model.decode(torch.zeros(5, 3), event_dim=2).mean.shape
+        torch.Size([5, 8, 8])
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class HierarchicalVAE(Model):
         self.likelihood = likelihood or Bernoulli()
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw zL to z1 and observe x (B, *event_shape)."""
         layers = len(self.conditionals) + 1
         with pyro.plate("data", len(x)):
             z = pyro.sample(f"z{layers}", standard_normal(x, self.top_dim))
@@ -48,5 +57,5 @@ class HierarchicalVAE(Model):
             pyro.sample("x", self.decode(z, x.dim() - 1), obs=x)
 
     def decode(self, z: Tensor, event_dim: int) -> dist.TorchDistribution:
-        """p(x | z1) for z1 of shape (..., length of z1)."""
+        """p(x | z1) for z1 of shape (..., length of z1) and x of ``event_dim`` dimensions."""
         return self.likelihood(self.decoder(z), event_dim)

@@ -1,4 +1,6 @@
-"""Priors p(z) as objects: ``prior(like)`` gives a distribution over vectors, of the type and device of ``like``."""
+"""Priors p(z) as modules: ``prior(template)`` gives a distribution over vectors, of the template's type and device."""
+
+from typing import Any
 
 import torch
 from pyro import distributions as dist
@@ -10,24 +12,36 @@ from ppvae.engine.contract import AmortizedGuide
 
 
 class StandardNormal(nn.Module):
-    """N(0, I) over vectors of length ``dim``."""
+    """N(0, I) over vectors of length ``dim``.
+
+    Example:
+
+        >>> StandardNormal(2)(torch.zeros(1)).log_prob(torch.zeros(2))
+        tensor(-1.8379)
+    """
 
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
 
-    def forward(self, like: Tensor) -> dist.TorchDistribution:
-        return standard_normal(like, self.dim)
+    def forward(self, template: Tensor) -> dist.TorchDistribution:
+        """p(z)."""
+        return standard_normal(template, self.dim)
 
 
 class MixtureOfGaussians(nn.Module):
-    """sum_c pi_c N(loc_c, diag(scale_c^2)), all learned.
+    """sum_c pi_c N(loc_c, diag(scale_c^2)) with learned weights, means and scales.
 
     Args:
         dim: length of z.
-        components: number of Gaussians; their means are drawn from N(0, I) to begin with.
+        components: number of Gaussians. Their initial means are draws of N(0, I).
 
     Source: Dilokthanakul et al. 2016, "Deep Unsupervised Clustering with Gaussian Mixture VAEs".
+
+    Example:
+
+        >>> MixtureOfGaussians(2, components=5)(torch.zeros(1)).sample((4,)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(self, dim: int, components: int):
@@ -36,34 +50,52 @@ class MixtureOfGaussians(nn.Module):
         self.log_scales = nn.Parameter(torch.zeros(components, dim))
         self.logits = nn.Parameter(torch.zeros(components))
 
-    def forward(self, like: Tensor) -> dist.TorchDistribution:
+    def forward(self, template: Tensor) -> dist.TorchDistribution:
+        """p(z)."""
         components = dist.Normal(self.locs, self.log_scales.exp()).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
 
 
 class VampPrior(nn.Module):
-    """1/C sum_c q(z | u_c): the guide's own posteriors of learned pseudo-inputs, equally likely.
+    """1/C sum_c q(z | u_c): the guide's posteriors of C learned pseudo-inputs, equally likely.
 
-    The guide's parameters stay the guide's. They move the prior too: ``fit(train_model=False)`` does not hold it fixed,
-    and a saved model needs its guide beside it.
+    The guide's parameters are not the prior's, but they move it: ``fit(train_model=False)`` does not hold the prior
+    fixed, and a saved model needs its guide. Copy model and guide together, or the prior holds another guide.
 
     Args:
         guide: the guide that the model is trained with.
-        pseudo_inputs: to begin with, shape (C, *event_shape), such as some training data; values in [0, 1].
+        pseudo_inputs: initial values, shape (C, *event_shape), such as some training data; values in [0, 1].
+
+    Raises ValueError for a guide without ``log_prob`` at arbitrary values.
 
     Source: Tomczak and Welling 2018, "VAE with a VampPrior", equation 9.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> prior = VampPrior(MeanFieldGaussian(nn.Linear(5, 4)), torch.rand(3, 5))
+        >>> prior(torch.zeros(1)).sample((4,)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(self, guide: AmortizedGuide, pseudo_inputs: Tensor):
         super().__init__()
         if not isinstance(guide, AmortizedGuide) or not guide.can_score:
-            raise ValueError(f"expected an AmortizedGuide that can score any value, got {type(guide).__name__}")
+            raise ValueError(
+                f"expected an AmortizedGuide with log_prob at arbitrary values (can_score), got {type(guide).__name__}"
+            )
         self._guide = [guide]  # in a list, so that its parameters are not the model's too
         self.logits = nn.Parameter(pseudo_inputs.detach().clamp(0.01, 0.99).logit())
 
-    def forward(self, like: Tensor) -> dist.TorchDistribution:
+    @property
+    def partners(self) -> tuple[nn.Module, ...]:
+        """The guide, which is held by reference and not registered."""
+        return tuple(self._guide)
+
+    def forward(self, template: Tensor) -> dist.TorchDistribution:
+        """p(z)."""
         (guide,) = self._guide
-        features = guide.encoder(self.logits.sigmoid())
+        features = guide.encode(self.logits.sigmoid())
         equal = dist.Categorical(logits=features.new_zeros(len(features)))
         return dist.MixtureSameFamily(equal, guide.distribution(features))
 
@@ -78,6 +110,11 @@ class AutoregressiveFlow(nn.Module):
 
     Source: Papamakarios et al. 2017, "Masked Autoregressive Flow for Density Estimation"; as a prior: Chen et al.
     2017, "Variational Lossy Autoencoder".
+
+    Example:
+
+        >>> AutoregressiveFlow(3)(torch.zeros(1)).log_prob(torch.zeros(4, 3)).shape
+        torch.Size([4])
     """
 
     def __init__(self, dim: int, steps: int = 2, hidden: int = 64):
@@ -87,8 +124,10 @@ class AutoregressiveFlow(nn.Module):
             conditional_affine_autoregressive(dim, 1, hidden_dims=[hidden, hidden]) for _ in range(steps)
         )
 
-    def forward(self, like: Tensor) -> dist.TorchDistribution:
+    def forward(self, template: Tensor) -> dist.TorchDistribution:
+        """p(z)."""
         # A constant context: without one, Pyro's inverse starts from zeros of the default type, whatever z's type is.
-        context = torch.ones(1, dtype=like.dtype, device=like.device)
-        maps = [step.condition(context).inv for step in self.maps]
-        return dist.TransformedDistribution(standard_normal(like, self.dim), maps)
+        context = torch.ones(1, dtype=template.dtype, device=template.device)
+        maps: list[Any] = list(self.maps)
+        inverses = [step.condition(context).inv for step in maps]
+        return dist.TransformedDistribution(standard_normal(template, self.dim), inverses)

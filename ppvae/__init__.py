@@ -1,13 +1,18 @@
-"""A bench for amortized inference in Pyro: pick a model, a guide and an objective, each on its own."""
+"""A bench for amortized inference in Pyro: pick a model, a guide and an objective independently of each other."""
 
+from ppvae import nn
 from ppvae.data import Dataset
+from ppvae.distributions import likelihoods
+from ppvae.engine.batch import Batch
 from ppvae.engine.contract import AmortizedGuide, Guide, Model, check_pair
 from ppvae.engine.pair import draw
 from ppvae.engine.particles import Particles
+from ppvae.engine.player import Player, Turn
 from ppvae.errors import (
     CheckpointError,
     ContractError,
     DataError,
+    DeviceError,
     Interrupted,
     NonFiniteLossError,
     PpvaeError,
@@ -30,9 +35,12 @@ from ppvae.evaluation import (
     evaluate_loss,
     features,
     gaps,
+    inference_data,
     latent_statistics,
     log_marginal,
     predict,
+    reconstruct,
+    sample,
     traversals,
     upper_bound,
 )
@@ -51,6 +59,7 @@ from ppvae.objectives import (
     KLWeight,
     MaximumMeanDiscrepancy,
     Objective,
+    Penalty,
     Ramp,
     Reconstruction,
     Regularised,
@@ -74,7 +83,7 @@ from ppvae.objectives import (
     wae,
     warm_up,
 )
-from ppvae.training import FitResult, adam, fit, load_checkpoint
+from ppvae.training import Batching, Eager, FitResult, RunDir, Validation, adam, fit, load_checkpoint, train
 
 __all__ = [
     "ELBO",
@@ -82,6 +91,8 @@ __all__ = [
     "AdversarialDivergence",
     "AmortizedGuide",
     "AnnealedEstimate",
+    "Batch",
+    "Batching",
     "BidirectionalEstimate",
     "Calibration",
     "Capacity",
@@ -95,7 +106,9 @@ __all__ = [
     "DReG",
     "DataError",
     "Dataset",
+    "DeviceError",
     "Disentanglement",
+    "Eager",
     "FitResult",
     "ForwardKL",
     "Gaps",
@@ -109,6 +122,8 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Particles",
+    "Penalty",
+    "Player",
     "PpvaeError",
     "Ramp",
     "Reconstruction",
@@ -117,11 +132,14 @@ __all__ = [
     "Renyi",
     "Representation",
     "ReweightedWakeSleep",
+    "RunDir",
     "SteinDiscrepancy",
     "StickingTheLanding",
     "TCDecomposition",
     "TotalCorrelation",
+    "Turn",
     "UpperBound",
+    "Validation",
     "accuracy",
     "adam",
     "adversarial_autoencoder",
@@ -144,12 +162,18 @@ __all__ = [
     "fit",
     "gaps",
     "geco",
+    "inference_data",
     "info_vae",
     "latent_statistics",
+    "likelihoods",
     "load_checkpoint",
     "log_marginal",
+    "nn",
     "predict",
+    "reconstruct",
     "represent",
+    "sample",
+    "train",
     "train_critic",
     "traversals",
     "udr",

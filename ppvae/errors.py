@@ -1,5 +1,7 @@
 """What ppvae raises. Each message says what was expected, what came, and the remedy."""
 
+from typing import Any
+
 
 class PpvaeError(Exception):
     """Root of every error that ppvae raises on purpose."""
@@ -34,3 +36,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.signal_number = signal_number
+
+
+def require_count(name: str, value: Any) -> int:
+    """A whole number of at least 1, numpy's included, as an int. Raises ValueError or TypeError for anything else."""
+    try:
+        count = value.__index__()
+    except AttributeError:
+        raise TypeError(f"expected {name} to be a whole number, got {value!r}") from None
+    if count < 1:
+        raise ValueError(f"expected {name} of at least 1, got {count}")
+    return count

@@ -1,9 +1,8 @@
 """Every model, guide and objective by name. A new row here runs through all contract tests."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import pyro
 import torch
 from ppvae.guides import (
     BottomUpGuide,
@@ -26,58 +25,72 @@ from ppvae.models import (
     SemiSupervisedVAE,
 )
 from pyro import distributions as dist
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import ppvae
 from ppvae import guides
 from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
+from ppvae.engine.batch import Batch, as_batch
 from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
+from tests.user_pairs import (
+    ClassConditionalGuide,
+    ClassConditionalModel,
+    ConditionalGuide,
+    ConditionalModel,
+    TwoConditionsGuide,
+    TwoConditionsModel,
+    UserGuide,
+    UserModel,
+)
 
 BATCH, CLASSES, LATENT = 6, 4, 3
 IMAGE = (8, 8)
 
 
-class UserModel(PyroModule):
-    """A pair of a user's own: two latent sites, neither of them called z, nothing taken from ppvae."""
-
-    def __init__(self):
-        super().__init__(name="user_model")
-        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5))
-
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            shape = pyro.sample("shape", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            size = pyro.sample("size", dist.LogNormal(shape.sum(-1) * 0.1, 1.0))
-            mean = self.net(torch.cat([shape, size.unsqueeze(-1)], -1))
-            pyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
-
-
-class UserGuide(PyroModule):
-    def __init__(self):
-        super().__init__(name="user_guide")
-        self.net = nn.Linear(5, 6)
-
-    def forward(self, x, y=None):
-        loc, log_scale = self.net(x).chunk(2, -1)
-        with pyro.plate("data", len(x)):
-            shape = pyro.sample("shape", dist.Normal(loc[..., :2], log_scale[..., :2].exp()).to_event(1))
-            pyro.sample("size", dist.LogNormal(loc[..., 2] + 0.1 * shape.sum(-1), log_scale[..., 2].exp()))
+LABELS = torch.tensor([0, -1, 3, -1, 1, 2])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A model, a guide that fits it, and data to try them on; made anew in double precision."""
+    """A model, a guide that fits it, and data to try them on; made anew in double precision.
+
+    Attributes:
+        model: makes the model.
+        guide: makes the guide.
+        data: makes x.
+        given: makes the conditions.
+        labelled: whether the class is a latent where it is unknown.
+        needs_labels: whether the pair cannot be called without labels.
+        discrete_only: whether every latent is enumerated.
+    """
 
     model: Callable[[], nn.Module]
     guide: Callable[[], nn.Module]
     data: Callable[[], Tensor]
+    given: Callable[[], dict[str, Tensor]] = dict
     labelled: bool = False
+    needs_labels: bool = False
     discrete_only: bool = False
 
     def make(self, seed: int = 0) -> tuple[nn.Module, nn.Module, Tensor]:
+        """Model, guide and x."""
+        model, guide, batch = self.make_batch(seed)
+        return model, guide, batch.x
+
+    def make_batch(self, seed: int = 0) -> tuple[nn.Module, nn.Module, Batch]:
+        """Model, guide and a batch: labels where the pair needs them, and conditions."""
         torch.manual_seed(seed)
-        return self.model().double(), self.guide().double(), self.data().double()
+        model, guide, x = self.model().double(), self.guide().double(), self.data().double()
+        given = {name: value.double() for name, value in self.given().items()}
+        return model, guide, as_batch(x, LABELS.clamp(min=0) if self.needs_labels else None, given)
+
+    def kinds(self, batch: Batch) -> dict[str, Batch]:
+        """The batch with the labels that the pair takes: none, some, all."""
+        if not self.labelled:
+            return {"all labelled" if self.needs_labels else "unlabelled": batch}
+        y = LABELS.to(batch.x.device)
+        known = replace(batch, y=y.clamp(min=0), all_known=True)
+        return {"unlabelled": batch, "partly labelled": replace(batch, y=y), "all labelled": known}
 
 
 def binary() -> Tensor:
@@ -197,26 +210,64 @@ PAIRS: dict[str, Pair] = {
 }
 
 
+CONDITIONAL_PAIRS: dict[str, Pair] = {  # those that x alone does not suffice for
+    "conditional": Pair(
+        lambda: ConditionalModel(LATENT),
+        lambda: ConditionalGuide(MLP(5 + 2, [8], 2 * LATENT)),
+        vectors,
+        lambda: {"c": torch.randn(BATCH, 2)},
+    ),
+    "labelled_condition": Pair(
+        lambda: ClassConditionalModel(LATENT, CLASSES),
+        lambda: ClassConditionalGuide(LabelledMLP(5, CLASSES, [8], 2 * LATENT)),
+        vectors,
+        needs_labels=True,
+    ),
+    "two_conditions": Pair(
+        TwoConditionsModel,
+        TwoConditionsGuide,
+        vectors,
+        lambda: {"a": torch.randn(BATCH, 1), "b": torch.randn(BATCH, 1)},
+    ),
+}
+ALL_PAIRS = PAIRS | CONDITIONAL_PAIRS
+
+
 @dataclass(frozen=True)
 class Estimator:
-    """An objective, and what it teaches."""
+    """An objective, what it needs of a pair, and what it trains.
+
+    Attributes:
+        make: makes the objective.
+        bound: whether it is a lower bound of log p(x).
+        model: whether the model learns.
+        label: whether q(y | x) learns where there are other latents.
+        discrete_only: whether a guide of enumerated latents alone learns.
+        scores: whether it needs a guide with ``log_prob`` at arbitrary values.
+        classifies: whether it reads q(y | x) where labels are known.
+        reads: what it reads of q(z | x): "draws", "moments" or "product".
+        draws_prior: whether a trainable prior must have reparameterised draws.
+    """
 
     make: Callable[[], ppvae.Objective]
+    bound: bool = False
     model: bool = True
-    label: bool = True  # q(y | x) beside other latents
-    discrete_only: bool = True  # a guide of enumerated latents alone
-    scores: bool = False  # needs a guide that can score any value
-    reads: str | None = None  # of q(z | x), where it is a statistic of the batch
-    draws_prior: bool = False  # through which a prior that learns must be reparameterised
+    label: bool = True
+    discrete_only: bool = True
+    scores: bool = False
+    classifies: bool = False
+    reads: str | None = None
+    draws_prior: bool = False
 
     def fits(self, pair: Pair) -> bool:
+        """Whether the pair has what the objective needs."""
         guide, prior = pair.guide(), getattr(pair.model(), "prior", None)
         gives = GIVES.get(type(guide).__name__, ())
-        if self.draws_prior and isinstance(prior, MixtureOfGaussians):
+        if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
             return False
         return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
 
-    def taught(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
+    def trained(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that get a gradient."""
         named = dict(model.named_parameters()) if self.model else {}
         if pair.discrete_only and not self.discrete_only:
@@ -226,25 +277,30 @@ class Estimator:
         }
 
 
-GIVES = {  # what can be read of q(z | x), by guide; of the others there is no z, or one for each class
+GIVES = {  # what can be read of q(z | x), by guide; the others have no z, or one for each class
     "MeanFieldGaussian": ("draws", "moments", "product"),
+    "ConditionalGuide": ("draws", "moments", "product"),
+    "ClassConditionalGuide": ("draws", "moments", "product"),
     "LabelGuide": ("draws", "moments", "product"),
     "FullRankGaussian": ("draws", "moments"),
     "MixtureGuide": ("draws",),
     "FlowGuide": ("draws",),
 }
+MULTI_SAMPLE = {"bound": True, "label": False, "discrete_only": False}
 OBJECTIVES: dict[str, Estimator] = {
-    "elbo": Estimator(ppvae.ELBO),
-    "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False)),
-    "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2), scores=True),
-    "iwae": Estimator(lambda: ppvae.IWAE(num_particles=4), label=False, discrete_only=False),
-    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), label=False, discrete_only=False, scores=True),
-    "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), label=False, discrete_only=False),
-    "reweighted_wake_sleep": Estimator(lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5), scores=True),
+    "elbo": Estimator(ppvae.ELBO, bound=True),
+    "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False), bound=True),
+    "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2), bound=True, scores=True),
+    "iwae": Estimator(lambda: ppvae.IWAE(num_particles=4), **MULTI_SAMPLE),
+    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), scores=True, **MULTI_SAMPLE),
+    "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), **MULTI_SAMPLE),
+    "reweighted_wake_sleep": Estimator(
+        lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5), bound=True, scores=True
+    ),
     "forward_kl": Estimator(ppvae.ForwardKL, model=False, scores=True),
-    "semi_supervised": Estimator(lambda: ppvae.ELBO() + ppvae.ClassifierLoss(alpha=2.0)),
+    "semi_supervised": Estimator(lambda: ppvae.ELBO() + ppvae.ClassifierLoss(alpha=2.0), classifies=True),
     "semi_supervised_iwae": Estimator(
-        lambda: ppvae.IWAE(num_particles=3) + ppvae.ClassifierLoss(alpha=2.0), discrete_only=False
+        lambda: ppvae.IWAE(num_particles=3) + ppvae.ClassifierLoss(alpha=2.0), discrete_only=False, classifies=True
     ),
     "beta_vae": Estimator(lambda: ppvae.beta_vae(4.0)),
     "annealed_vae": Estimator(lambda: ppvae.ELBO() + ppvae.Capacity(0.5, gamma=10.0)),
@@ -253,5 +309,3 @@ OBJECTIVES: dict[str, Estimator] = {
     "dip_vae_ii": Estimator(lambda: ppvae.dip_vae_ii(2.0), reads="moments"),
     "beta_tcvae": Estimator(lambda: ppvae.beta_tcvae(num_data=100), reads="product"),
 }
-
-LABELS = torch.tensor([0, -1, 3, -1, 1, 2])

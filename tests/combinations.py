@@ -1,4 +1,4 @@
-"""The README's table of combinations, out of the catalogue: ``python -m tests.combinations`` writes it anew."""
+"""The table of combinations in docs/, out of the catalogue: ``python -m tests.combinations`` writes it anew."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import ppvae
 from tests.catalogue import OBJECTIVES, PAIRS
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "combinations.md"
 MARKS = ("<!-- combinations -->", "<!-- end of combinations -->")
 COLUMNS = [
     *("elbo", "sticking_the_landing", "iwae", "dreg", "renyi", "reweighted_wake_sleep", "forward_kl"),
@@ -34,9 +34,9 @@ def name_of(objective: ppvae.Objective) -> str:
 
 
 def written(text: str) -> str:
-    """The README's text with the table of now between the marks."""
+    """The page's text with the present table between the marks."""
     return re.sub(f"(?s){MARKS[0]}.*{MARKS[1]}", f"{MARKS[0]}\n{table()}\n{MARKS[1]}", text)
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
+    PAGE.write_text(written(PAGE.read_text()))

@@ -5,67 +5,81 @@ import pytest
 import torch
 
 import ppvae
-from tests.catalogue import LABELS, OBJECTIVES, PAIRS
+from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS
 
-ALL = [(pair, objective) for pair in PAIRS for objective in OBJECTIVES]
-TRIPLES = [(pair, objective) for pair, objective in ALL if OBJECTIVES[objective].fits(PAIRS[pair])]
-
-
-def labels_for(pair: str):
-    return LABELS if PAIRS[pair].labelled else None
+CELLS = [(pair, objective) for pair in ALL_PAIRS for objective in OBJECTIVES]
+FITTING = [(pair, objective) for pair, objective in CELLS if OBJECTIVES[objective].fits(ALL_PAIRS[pair])]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_pair_keeps_the_contract(pair):
-    model, guide, x = PAIRS[pair].make()
-    ppvae.check_pair(model, guide, x, labels_for(pair))
-    ppvae.check_pair(model, guide, x)
+def batch_of(pair, seed=0):
+    """A pair, and a batch with the labels that train all of it: some of them, where the class is a latent."""
+    model, guide, batch = ALL_PAIRS[pair].make_batch(seed)
+    kinds = ALL_PAIRS[pair].kinds(batch)
+    return model, guide, kinds.get("partly labelled") or next(iter(kinds.values()))
 
 
-@pytest.mark.parametrize(("pair", "objective"), TRIPLES)
-def test_loss_is_finite_and_every_parameter_that_matters_gets_a_gradient(pair, objective):
-    model, guide, x = PAIRS[pair].make()
-    loss = OBJECTIVES[objective].make().differentiable_loss(model, guide, x, labels_for(pair))
+@pytest.mark.parametrize("pair", ALL_PAIRS)
+def test_check_pair_accepts_every_pair_with_and_without_labels(pair):
+    model, guide, batch = ALL_PAIRS[pair].make_batch()
+    for kind in ALL_PAIRS[pair].kinds(batch).values():
+        ppvae.check_pair(model, guide, kind)
+        ppvae.check_pair(model, guide, kind.x.numpy(), kind.y, **kind.given)
+
+
+@pytest.mark.parametrize(("pair", "objective"), FITTING)
+def test_objective_is_finite_and_gives_a_gradient_to_every_parameter_that_it_trains(pair, objective):
+    model, guide, batch = batch_of(pair)
+    loss = OBJECTIVES[objective].make().differentiable_loss(model, guide, batch.x, batch.y, **batch.given)
     loss.backward()
     assert loss.shape == ()
     assert torch.isfinite(loss)
-    for name, parameter in OBJECTIVES[objective].taught(PAIRS[pair], model, guide).items():
+    for name, parameter in OBJECTIVES[objective].trained(ALL_PAIRS[pair], model, guide).items():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("pair", "objective"), sorted(set(ALL) - set(TRIPLES)))
-def test_a_pair_that_does_not_give_what_is_read_of_it_is_refused(pair, objective):
-    model, guide, x = PAIRS[pair].make()
+@pytest.mark.parametrize(("pair", "objective"), FITTING)
+def test_parts_are_numbers_of_each_datum_or_of_the_batch_and_add_up_to_the_loss(pair, objective):
+    model, guide, batch = batch_of(pair)
+    estimator = OBJECTIVES[objective].make()
+    torch.manual_seed(0)
+    particles = ppvae.draw(model, guide, batch, num_particles=estimator.num_particles)
+    torch.manual_seed(1)
+    parts = estimator.parts(particles)
+    torch.manual_seed(1)
+    losses = estimator.per_datum(particles)
+    assert {tuple(part.shape) for part in parts.values()} <= {(), (len(batch),)}
+    assert losses.shape == (len(batch),)
+    torch.testing.assert_close(losses, sum(parts.values()).expand(len(batch)))
+
+
+@pytest.mark.parametrize(("pair", "objective"), sorted(set(CELLS) - set(FITTING)))
+def test_objective_refuses_a_pair_that_does_not_have_what_it_reads(pair, objective):
+    model, guide, batch = ALL_PAIRS[pair].make_batch()
     expected = (
-        r"expected (a guide that can score|a .*latent|the name of a latent|q\(z \| x\) (as a product|with a formula)|"
-        r"a fixed prior)"
+        r"expected a guide that (can score|draws site 'y')|expected a (.*latent|fixed prior)|"
+        r"expected the name of a latent site|expected a part 'rate/z'|"
+        r"expected q\(z \| x\) (as a product|with a formula)"
     )
     with pytest.raises(ppvae.ContractError, match=expected):
-        OBJECTIVES[objective].make().differentiable_loss(model, guide, x)
+        OBJECTIVES[objective].make().differentiable_loss(model, guide, batch.x, batch.y, **batch.given)
 
 
-def test_iwae_with_every_latent_enumerated_does_not_depend_on_the_guide():
-    model, guide, x = PAIRS["mixture"].make()
-    ppvae.IWAE(2).differentiable_loss(model, guide, x).backward()
-    assert all(p.grad is None or p.grad.abs().max() == 0 for p in guide.parameters())
-
-
-@pytest.mark.parametrize(("pair", "objective"), TRIPLES)
-def test_trains_in_a_stock_svi_loop(pair, objective):
+@pytest.mark.parametrize(("pair", "objective"), FITTING)
+def test_objective_trains_every_pair_in_a_stock_svi_loop(pair, objective):
     pyro.clear_param_store()
-    model, guide, x = PAIRS[pair].make()
-    moving = OBJECTIVES[objective].taught(PAIRS[pair], model, guide).values()
+    model, guide, batch = batch_of(pair)
+    moving = OBJECTIVES[objective].trained(ALL_PAIRS[pair], model, guide).values()
     before = [p.detach().clone() for p in moving]
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss=OBJECTIVES[objective].make())
-    losses = [svi.step(x, labels_for(pair)) for _ in range(3)]
+    losses = [svi.step(batch.x, batch.y, **batch.given) for _ in range(3)]
     assert all(torch.isfinite(torch.tensor(losses)))
     assert all((p - b).abs().max() > 0 for p, b in zip(moving, before, strict=True))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_weights_survive_a_checkpoint(pair, tmp_path):
+def test_load_checkpoint_restores_the_weights_of_every_pair(pair, tmp_path):
     model, guide, x = PAIRS[pair].make()
     ppvae.fit(model, guide, ppvae.ELBO(), x, epochs=1, batch_size=3, run_dir=tmp_path, progress=False)
     again_model, again_guide, _ = PAIRS[pair].make(seed=1)
@@ -75,9 +89,32 @@ def test_weights_survive_a_checkpoint(pair, tmp_path):
             assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_log_marginal_of_every_pair(pair):
-    model, guide, x = PAIRS[pair].make()
-    result = ppvae.log_marginal(model, guide, x, num_particles=30)
-    assert result.value.shape == result.ess.shape == result.khat.shape == (len(x),)
+@pytest.mark.parametrize("pair", ALL_PAIRS)
+def test_fit_trains_every_pair_on_a_dataset_with_its_labels_and_conditions(pair):
+    model, guide, batch = batch_of(pair)
+    data = ppvae.Dataset(batch.x, batch.y, num_classes=4, **batch.given)
+    before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
+    objective = ppvae.ELBO() + ppvae.ClassifierLoss(1.0) if ALL_PAIRS[pair].labelled else ppvae.ELBO()
+    result = ppvae.fit(model, guide, objective, data, epochs=1, batch_size=3, progress=False)
+    after = [*model.parameters(), *guide.parameters()]
+    assert torch.isfinite(torch.tensor(result.metrics[-1]["loss"]))
+    assert all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("pair", ALL_PAIRS)
+def test_log_marginal_of_every_pair_is_finite(pair):
+    model, guide, batch = ALL_PAIRS[pair].make_batch()
+    result = ppvae.log_marginal(model, guide, batch, num_particles=30)
+    assert result.value.shape == result.ess.shape == result.khat.shape == (len(batch),)
     assert torch.isfinite(result.value).all()
+
+
+def test_iwae_with_every_latent_enumerated_does_not_depend_on_the_guide():
+    model, guide, x = PAIRS["mixture"].make()
+    ppvae.IWAE(2).differentiable_loss(model, guide, x).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in guide.parameters())
+
+
+def test_labels_of_the_catalogue_are_of_both_kinds():
+    assert (LABELS < 0).any()
+    assert (LABELS >= 0).any()

@@ -1,12 +1,12 @@
-"""Annealed importance sampling: ``ppvae.ais`` against the same sampler written for one decoder, timed in one run.
+"""Annealed importance sampling: time of ``ppvae.ais`` and of the same sampler written for one decoder.
 
-Claim: log p(x) of 100 binarized MNIST images by 16 chains, 1,000 temperatures and 10 leapfrog steps takes under 10
-minutes on 2 cores.
+Claim: log p(x) of 100 binarized MNIST images with 16 chains, 1,000 temperatures and 10 leapfrog steps takes less than
+10 minutes on 2 cores.
 
-The rival is plain torch, without Pyro: its log densities are written by hand for a standard normal prior and Bernoulli
-pixels. It takes the same path, pilot and transitions, so that the two estimates must agree to within their standard
-errors. Both are timed over few temperatures, in turns; the time is that of one transition, the pilot's included, and
-is projected to the full number. ``--full`` makes the full run. The decoder is first trained for one short epoch.
+The comparison is plain torch without Pyro, with log densities written by hand for a standard normal prior and Bernoulli
+pixels. Path, pilot and transitions are the same, so the two estimates must agree within their standard errors. Rounds
+of both alternate, with few temperatures; the time per transition, pilot included, is extrapolated to the full number.
+``--full`` runs all temperatures. The decoder is first trained for one short epoch.
 
     python experiments/benchmarks/annealing.py
     python experiments/benchmarks/annealing.py --full
@@ -49,10 +49,10 @@ class Config:
     leapfrog_steps: int = 10
     temperatures: int = 1000
     timed_temperatures: int = 20
-    """Of each round of the comparison."""
+    """Temperatures in each round of the comparison."""
     rounds: int = 3
     full: bool = False
-    """Run all the temperatures, instead of projecting their time."""
+    """Also run all temperatures."""
     latent_dim: int = 50
     hidden: tuple[int, ...] = (200, 200)
     training_images: int = 20_000
@@ -66,7 +66,7 @@ class Plain:
         self.decoder, self.x, self.annealing = decoder, x.flatten(1), annealing
 
     def estimate(self, seed: int) -> tuple[Tensor, Tensor]:
-        """log p(x) of each image and its standard error."""
+        """Estimate of log p(x) of each image, and its standard error."""
         torch.manual_seed(seed)
         sizes, betas = self.pilot(), self.annealing.betas(self.annealing.temperatures).tolist()
         z, log_weight = self.start(), 0.0
@@ -104,7 +104,7 @@ class Plain:
         return torch.where(accepted.unsqueeze(-1), proposal, z), accepted
 
     def pilot(self) -> Tensor:
-        """A step size for each temperature and image."""
+        """Step sizes for each temperature and image, (T, B)."""
         coarse = self.annealing.betas(min(PILOT_TEMPERATURES, self.annealing.temperatures))[1:]
         z, size, found = self.start(), torch.full((len(self.x),), self.annealing.first_step_size), []
         for beta in coarse.tolist():
@@ -117,7 +117,7 @@ class Plain:
 
 
 def transitions(temperatures: int) -> int:
-    """Of a whole run, the pilot's included."""
+    """The number of transitions of a whole run, pilot included."""
     return PILOT_TRANSITIONS * min(PILOT_TEMPERATURES, temperatures) + temperatures - 1
 
 
@@ -132,7 +132,7 @@ def trained_model(config: Config) -> GaussianVAE:
 
 
 def main(config: Config) -> dict[str, dict]:
-    """Seconds a transition of each round, estimates and their standard errors, by kind."""
+    """Seconds per transition in each round, and estimates with their standard errors, by kind."""
     model = trained_model(config)
     x = load("mnist").test.unlabelled().binarized(config.seed).rows(slice(0, config.images))
     kinds = {"ppvae": ours, "plain torch": plain}
@@ -153,7 +153,7 @@ def settings(config: Config, temperatures: int) -> Annealing:
 
 
 def ours(model: GaussianVAE, x: Tensor, annealing: Annealing, seed: int) -> tuple[Tensor, Tensor]:
-    found = ppvae.ais(model, x, seed=seed, **vars(annealing))
+    found = ppvae.ais(model, x, annealing=annealing, seed=seed)
     return found.value, found.standard_error
 
 
@@ -165,7 +165,7 @@ def report(config: Config, seconds: dict, estimates: dict) -> None:
     title = f"AIS, {config.images} images, {config.chains} chains, {config.leapfrog_steps} leapfrog steps, z "
     title += f"{config.latent_dim}, hidden {config.hidden}"
     bound = f"log p(x), {config.timed_temperatures} temperatures, nats"
-    heads = ("ms a transition", "time, ppvae = 1", f"minutes for {config.temperatures}", bound)
+    heads = ("ms per transition", "time, ppvae = 1", f"minutes for {config.temperatures}", bound)
     table = Table("", *heads, title=title)
     typical = {kind: median(times) for kind, times in seconds.items()}
     for kind, second in typical.items():

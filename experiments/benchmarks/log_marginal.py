@@ -1,14 +1,15 @@
-"""log p(x) by importance sampling: ``ppvae.log_marginal`` against a plain loop over images, timed in one run.
+"""log p(x) by importance sampling: time and memory of ``ppvae.log_marginal`` and of plain loops over images.
 
-Claim: at 5,000 particles on binarized MNIST (z of 50, hidden 400-400) ``log_marginal`` gives at least twice the images
-per second of the loop of the field's usual scripts, and needs under 1.5 GiB however many the particles and the images.
+Claim: with 5,000 particles on binarized MNIST (z of 50, hidden 400-400) ``log_marginal`` processes at least twice as
+many images per second as the loop in the usual scripts of the field, and needs less than 1.5 GiB for any number of
+particles and images.
 
-The loops have the same networks and no diagnostics: for each image they encode it, draw all z at once, decode them and
-sum the weights in float32. The first ends its decoder in a sigmoid and takes the cross-entropy of probabilities, as
-most scripts do; the second takes the cross-entropy from logits. Ours adds float64 sums, effective sample size and
-k-hat; a second row runs the decoder's products in bfloat16. The draws are the same numbers, so the estimates must agree
-to float32, and in bfloat16 to what is printed. The rounds take turns; memory is the largest resident set of a process
-of its own, libraries included.
+The loops have the same networks and no diagnostics. For each image they encode it, draw all z at once, decode them and
+sum the weights in float32. The first loop ends its decoder in a sigmoid and computes the cross-entropy of
+probabilities, as most scripts do; the second computes the cross-entropy from logits. ``log_marginal`` adds float64
+sums, effective sample size and k-hat. The row "bfloat16" computes the decoder's products in bfloat16. All rows have the
+same draws, so the estimates agree to float32, and in bfloat16 to the printed digits. Rounds alternate. Memory is the
+peak resident set of a separate process, libraries included.
 
     python experiments/benchmarks/log_marginal.py
 """
@@ -58,13 +59,13 @@ def make_pair(seed: int) -> tuple[GaussianVAE, MeanFieldGaussian]:
 
 
 def ours(model, guide, x: Tensor, particles: int, seed: int) -> tuple[Tensor, Tensor]:
-    """log p(x) of each image and its standard error."""
+    """Estimate of log p(x) of each image, and its standard error."""
     found = ppvae.log_marginal(model, guide, x, num_particles=particles, seed=seed)
     return found.value, found.standard_error
 
 
 def loop(log_likelihood: Callable[[Tensor, Tensor], Tensor]):
-    """What one writes in torch alone."""
+    """The estimator in torch alone, one image at a time."""
 
     @torch.no_grad()
     def estimate(model, guide, x: Tensor, particles: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +86,7 @@ def loop(log_likelihood: Callable[[Tensor, Tensor], Tensor]):
 
 
 def features(guide: MeanFieldGaussian, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z | x), as the guide makes them."""
+    """Mean and standard deviation of q(z | x) of the guide."""
     q = guide.distribution(guide.encoder(image.reshape(1, *SHAPE))).base_dist
     return q.loc[0], q.scale[0]
 
@@ -100,7 +101,7 @@ def of_logits(output: Tensor, image: Tensor) -> Tensor:
 
 
 def ours_in_bfloat16(model, guide, x: Tensor, particles: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The same, the decoder's products in bfloat16."""
+    """:func:`ours` with the decoder's products in bfloat16."""
     return ours(GaussianVAE(Autocast(model.decoder), LATENT_DIM), guide, x, particles, seed)
 
 
@@ -113,18 +114,18 @@ KINDS = {
 
 
 def main(config: Config) -> dict[str, dict]:
-    """Seconds, estimates and their standard errors, by kind; memory by kind, images and particles."""
+    """Seconds, and estimates with their standard errors, by kind; memory by kind, images and particles."""
     model, guide = make_pair(config.seed)
     x = images(config.images, config.seed)
     seconds, estimates = {kind: [] for kind in KINDS}, {}
     for estimate in KINDS.values():
-        estimate(model, guide, x[:2], config.particles, config.seed)  # a first call pays for what later ones do not
+        estimate(model, guide, x[:2], config.particles, config.seed)  # the first call is slower
     for turn in range(config.rounds):
         for kind, estimate in KINDS.items():
             started = time.perf_counter()
             estimates[kind] = estimate(model, guide, x, config.particles, config.seed + turn)
             seconds[kind].append(time.perf_counter() - started)
-    memory = {(kind, *size): peak_apart(kind, *size) for size in config.memory for kind in KINDS}
+    memory = {(kind, *size): peak_in_new_process(kind, *size) for size in config.memory for kind in KINDS}
     report(config, seconds, estimates, memory)
     return {"seconds": seconds, "estimates": estimates, "memory": memory}
 
@@ -133,13 +134,14 @@ def images(count: int, seed: int) -> Tensor:
     return load("mnist").test.unlabelled().binarized(seed).rows(slice(0, count))
 
 
-def peak_apart(kind: str, count: int, particles: int) -> float:
-    """Largest resident set, MiB, of a fresh process that makes one estimate."""
+def peak_in_new_process(kind: str, count: int, particles: int) -> float:
+    """Peak resident set, MiB, of a new process that computes one estimate."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(peak, (kind, count, particles))
 
 
 def peak(kind: str, count: int, particles: int) -> float:
+    """Peak resident set, MiB, of this process after one estimate."""
     model, guide = make_pair(0)
     KINDS[kind](model, guide, torch.rand(count, *SHAPE).round(), particles, 0)
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
@@ -147,7 +149,7 @@ def peak(kind: str, count: int, particles: int) -> float:
 
 def report(config: Config, seconds: dict, estimates: dict, memory: dict) -> None:
     size = f"{config.images} images, {config.particles} particles, hidden {HIDDEN}, z {LATENT_DIM}"
-    speed = Table("", "images/s", "time, ppvae = 1", "log p(x), nats", "apart", title=size)
+    speed = Table("", "images/s", "time, ppvae = 1", "log p(x), nats", "difference", title=size)
     typical = {kind: median(times) for kind, times in seconds.items()}
     for kind, (value, error) in estimates.items():
         mean, mean_error = value.mean().item(), error.double().square().sum().sqrt().item() / len(error)
@@ -156,18 +158,18 @@ def report(config: Config, seconds: dict, estimates: dict, memory: dict) -> None
             f"{config.images / typical[kind]:.1f}",
             f"{typical[kind] / typical['ppvae']:.2f}",
             f"{mean:.3f} ± {mean_error:.3f}",
-            f"{apart(estimates['ppvae'], estimates[kind]):.1f}",
+            f"{difference(estimates['ppvae'], estimates[kind]):.1f}",
         )
-    peaks = Table("images", "particles", *KINDS, title="largest resident set, MiB")
+    peaks = Table("images", "particles", *KINDS, title="peak resident memory, MiB")
     for count, particles in config.memory:
         peaks.add_row(str(count), str(particles), *(f"{memory[kind, count, particles]:.0f}" for kind in KINDS))
     console = Console()
-    console.print(speed, "apart: from ppvae, in standard errors", peaks)
+    console.print(speed, "difference: from ppvae, in standard errors", peaks)
     console.print(", ".join(f"{name} {value}" for name, value in environment(torch.device("cpu")).items()))
 
 
-def apart(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
-    """How many standard errors the means over the images lie apart."""
+def difference(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
+    """Difference of the means over the images, in standard errors."""
     (a, a_error), (b, b_error) = ours, theirs
     error = (a_error.double().square() + b_error.double().square()).sum().sqrt() / len(a)
     return ((a.double().mean() - b.double().mean()) / error).item()

@@ -1,10 +1,10 @@
-"""dSprites by formula: images a second, beside reading them from memory, and as a share of a training step.
+"""dSprites by formula: images per second, compared with reading from memory and with a training step.
 
-Claim: at least 20,000 images of 64x64 a second on 2 cores of a CPU, and under a tenth of the training step of a
-convolutional VAE (batch 64, channels 32, 32, 64, 64, z 10) that uses them.
+Claim: rendering gives at least 20,000 images of 64x64 per second on 2 CPU cores, and takes less than a tenth of the
+training step of a convolutional VAE (batch 64, channels 32, 32, 64, 64, z 10).
 
-The rival is a table of rendered images in memory, uint8, of which as many rows are read by a shuffled index. The rounds
-take turns.
+The alternative is a table of rendered images in memory, uint8, from which rows are read by a shuffled index. Rounds
+alternate.
 
     python experiments/benchmarks/sprites.py
     python experiments/benchmarks/sprites.py --batch-size 1024
@@ -37,17 +37,17 @@ class Config:
 
     batch_size: int = 64
     batches: int = 50
-    """Batches that are made, and training steps, a round."""
+    """Batches, and training steps, per round."""
     rounds: int = 5
     table_rows: int = 20_000
-    """Images of the table in memory."""
+    """Images in the table."""
     resolution: int = 64
     device: str = "cpu"
     seed: int = 0
 
 
-def seconds_a_batch(images: Sprites | Tensor, indices: list[Tensor]) -> float:
-    """Seconds to make one batch; the index is not counted."""
+def seconds_per_batch(images: Sprites | Tensor, indices: list[Tensor]) -> float:
+    """Seconds per batch; the time to draw the index is not included."""
     wait = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
     images[indices[0]]
     wait()
@@ -58,8 +58,8 @@ def seconds_a_batch(images: Sprites | Tensor, indices: list[Tensor]) -> float:
     return (time.perf_counter() - start) / len(indices)
 
 
-def seconds_a_step(config: Config, table: Tensor) -> float:
-    """Seconds a training step on images in memory."""
+def seconds_per_step(config: Config, table: Tensor) -> float:
+    """Seconds per training step on images in memory."""
     torch.manual_seed(config.seed)
     shape = tuple(table.shape[1:])
     model = GaussianVAE(ConvDecoder(LATENT_DIM, CHANNELS[::-1], shape), LATENT_DIM)
@@ -71,7 +71,7 @@ def seconds_a_step(config: Config, table: Tensor) -> float:
 
 
 def main(config: Config) -> dict[str, float]:
-    """Median seconds a batch of each way, and of a training step."""
+    """Median seconds per batch, rendered and read from memory, and per training step."""
     device = resolve_device(config.device)
     sprites = Sprites(config.resolution, device)
     generator = torch.Generator().manual_seed(config.seed)
@@ -82,9 +82,9 @@ def main(config: Config) -> dict[str, float]:
         return list(torch.randint(rows, shape, generator=generator).to(device))
 
     ways: dict[str, Callable[[], float]] = {
-        "rendered": lambda: seconds_a_batch(sprites, indices(len(sprites))),
-        "table in memory": lambda: seconds_a_batch(table, indices(len(table))),
-        "training step": lambda: seconds_a_step(config, table),
+        "rendered": lambda: seconds_per_batch(sprites, indices(len(sprites))),
+        "table in memory": lambda: seconds_per_batch(table, indices(len(table))),
+        "training step": lambda: seconds_per_step(config, table),
     }
     runs = [{name: way() for name, way in ways.items()} for _ in range(config.rounds)]
     seconds = {name: median(run[name] for run in runs) for name in ways}
@@ -95,7 +95,7 @@ def main(config: Config) -> dict[str, float]:
 def report(config: Config, seconds: dict[str, float]) -> None:
     side = config.resolution
     title = f"{side}x{side}, batch {config.batch_size}; convolutional VAE, channels {CHANNELS}, z {LATENT_DIM}"
-    table = Table("", "images/s", "ms a batch", "time, table = 1", "share of a training step", title=title)
+    table = Table("", "images/s", "ms per batch", "time, table = 1", "share of a training step", title=title)
     for name, value in seconds.items():
         against, share = value / seconds["table in memory"], value / seconds["training step"]
         rate = f"{config.batch_size / value:,.0f}"

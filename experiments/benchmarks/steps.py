@@ -1,7 +1,8 @@
-"""Training steps under several objectives, timed in turns from the same start. Used by the other scripts here."""
+"""Time of training steps under several objectives from the same start. Used by the other scripts in this folder."""
 
 from collections.abc import Callable
 from statistics import median
+from typing import Protocol
 
 import torch
 from rich.console import Console
@@ -9,45 +10,44 @@ from rich.table import Table
 
 import ppvae
 from ppvae.data import Dataset
-from ppvae.training import environment
+from ppvae.training import Batching, environment
 
-Runs = dict[str, list[tuple[float, float]]]  # mean loss per datum, in nats, and seconds a step, of each round
+Runs = dict[str, list[tuple[float, float]]]  # mean loss per datum, in nats, and seconds per step, for each round
 
 
-def timed(
-    pair: Callable[[], tuple],
-    objectives: Callable[[], dict],
-    data: Dataset,
-    batch_size: int,
-    steps: int,
-    rounds: int,
-    seed: int,
-) -> Runs:
-    """Train a new pair under each objective, for one round after the other.
+class Sizes(Protocol):
+    """The settings of a benchmark that are read here."""
+
+    batch_size: int
+    steps: int  # per round
+    rounds: int
+    seed: int
+
+
+def timed(pair: Callable[[], tuple], objectives: Callable[[], dict], data: Dataset, sizes: Sizes) -> Runs:
+    """Train a new pair under each objective in every round.
 
     Args:
-        pair: () -> (model, guide), made under the round's seed.
-        objectives: () -> objectives by name, made anew for each round.
-        data: what is trained on.
-        batch_size: data a step.
-        steps: of a round.
-        rounds: how many.
-        seed: of the first round.
+        pair: () -> (model, guide), called under the seed of the round.
+        objectives: () -> objectives by name, called in each round.
+        data: the training data.
+        sizes: batch size, steps, rounds, and the seed of the first round.
     """
     runs: Runs = {name: [] for name in objectives()}
-    options = {"epochs": 1, "steps_per_epoch": steps, "batch_size": batch_size, "device": "cpu", "progress": False}
-    for each in range(seed, seed + rounds):
+    batching = Batching(sizes.batch_size, steps_per_epoch=sizes.steps)
+    for seed in range(sizes.seed, sizes.seed + sizes.rounds):
         for name, objective in objectives().items():
-            torch.manual_seed(each)
+            torch.manual_seed(seed)
             model, guide = pair()
-            last = ppvae.fit(model, guide, objective, data, seed=each, **options).metrics[0]
-            runs[name].append((last["loss"], last["seconds"] / steps))
+            options = {"epochs": 1, "batch_size": batching, "device": "cpu", "seed": seed, "progress": False}
+            (epoch,) = ppvae.fit(model, guide, objective, data, **options).metrics
+            runs[name].append((epoch["loss"], epoch["seconds"] / sizes.steps))
     return runs
 
 
 def report(title: str, runs: Runs, rival: str) -> None:
-    """Median milliseconds a step, beside those of one of the objectives."""
-    table = Table("", "ms a step", f"time, {rival} = 1", "mean loss, nats", title=title)
+    """Print the median time per step of each objective, absolute and relative to one of them."""
+    table = Table("", "ms per step", f"time, {rival} = 1", "mean loss, nats", title=title)
     seconds = {name: median(second for _, second in results) for name, results in runs.items()}
     for name, results in runs.items():
         loss = sum(loss for loss, _ in results) / len(results)

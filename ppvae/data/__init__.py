@@ -1,5 +1,6 @@
-"""Data sets as tensors: loading, splits, the choice of labelled rows, binarization, rendering."""
+"""Data sets as tensors: loading, splits, hiding labels, binarization, rendering."""
 
+from ppvae.data.conversion import as_dataset
 from ppvae.data.dataset import Dataset, Splits
 from ppvae.data.factors import Factors
 from ppvae.data.images import image_folder
@@ -16,6 +17,7 @@ __all__ = [
     "MappedImages",
     "Splits",
     "Sprites",
+    "as_dataset",
     "hide_labels",
     "image_folder",
     "load",

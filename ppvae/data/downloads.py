@@ -1,4 +1,4 @@
-"""MNIST and its likes, through torchvision, downloaded where they are absent."""
+"""MNIST and sets of its form, downloaded by torchvision if they are absent."""
 
 import contextlib
 import socket
@@ -6,81 +6,77 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
+from ppvae.data.idx import idx_file, read_idx
 from ppvae.data.parts import Part
 from ppvae.errors import DataError
 
-PATIENCE = 4.0  # seconds that a host may say nothing
-_FILES = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+TIMEOUT = 4.0  # seconds to wait for a silent host
+_PARTS = (("train", 60_000), ("t10k", 10_000))
 
 
 def of_torchvision(name: str) -> Callable[[Path], tuple[Part, Part]]:
-    """The reader of ``torchvision.datasets.MNIST`` or a set that takes its form."""
-    return lambda root: _read(torchvision_set(name), root)
+    """The reader of ``torchvision.datasets.MNIST`` or a set of its form; torchvision is imported to download only."""
+    return lambda root: _read(name, root)
 
 
-def torchvision_set(name: str):
-    """A class of ``torchvision.datasets``."""
+def torchvision_set(name: str) -> Any:
+    """A class of ``torchvision.datasets``. Raises DataError if torchvision cannot be imported."""
     try:
-        datasets = import_module("torchvision.datasets")  # where it is used: it takes seconds
-    except (ImportError, RuntimeError) as error:  # a torchvision beside a torch of another build
+        datasets = import_module("torchvision.datasets")  # imported late: it takes seconds
+    except (ImportError, RuntimeError) as error:  # a RuntimeError if torch is of another build
         raise DataError(f"torchvision cannot be imported ({error}); install the one that fits torch") from error
     return getattr(datasets, name)
 
 
-def _read(dataset, root: Path) -> tuple[Part, Part]:
-    raw = root / dataset.__name__ / "raw"
-    if not all((raw / file).exists() for file in _FILES):
-        _download(dataset, root)
-    parts: list[Part] = []
-    for train, rows in ((True, 60_000), (False, 10_000)):
-        try:
-            data = dataset(root, train=train)
-        except Exception as error:
-            raise _damaged(raw, error) from error
-        if data.data.shape != (rows, 28, 28) or data.targets.shape != (rows,):
-            raise _damaged(raw, f"{tuple(data.data.shape)} images, expected {rows}")
-        parts.append((data.data, data.targets.long()))
-    return parts[0], parts[1]
+def _read(name: str, root: Path) -> tuple[Part, Part]:
+    raw = root / name / "raw"
+    files = [raw / f"{part}-{kind}" for part, _ in _PARTS for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+    if not all(idx_file(file) for file in files):
+        _download(name, root)
+    return _part(raw, *_PARTS[0]), _part(raw, *_PARTS[1])
 
 
-def _download(dataset, root: Path) -> None:
+def _part(raw: Path, part: str, rows: int) -> Part:
+    forms = {f"{part}-images-idx3-ubyte": (rows, 28, 28), f"{part}-labels-idx1-ubyte": (rows,)}
+    x, y = (read_idx(idx_file(raw / name) or raw / name, shape) for name, shape in forms.items())
+    return x, y.long()
+
+
+def _download(name: str, root: Path) -> None:
+    dataset = torchvision_set(name)
     try:
         if not getproxies() and not any(map(_reachable, dataset.mirrors)):
-            raise OSError(f"none of its mirrors answered within {PATIENCE:g} seconds")
-        with _patience(PATIENCE):
+            raise OSError(f"none of its mirrors answered within {TIMEOUT:g} seconds")
+        with _timeout(TIMEOUT):
             dataset(root, download=True)
     except (OSError, RuntimeError) as error:
-        name = dataset.__name__
         raise DataError(
-            f"{name} is not in {root} and could not be downloaded ({error}). Put its four files into {root}/{name}/"
-            'raw, set PPVAE_DATA to a folder that has them, or use the embedded "digits"'
+            f"{name} is not in {root} and could not be downloaded ({error}). Put its four files, as they are or with "
+            f'.gz, into {root}/{name}/raw, set PPVAE_DATA to a folder that has them, or use the embedded "digits"'
         ) from error
 
 
 def _reachable(url: str) -> bool:
-    """Whether a host answers in time. Looking up its name heeds no time-out, so it gets its own thread."""
+    """Whether a host answers in time. A thread of its own, as the look-up of a name has no time-out."""
     host = (urlparse(url).hostname, 443 if url.startswith("https") else 80)
     answered = threading.Event()
 
     def connect() -> None:
-        with contextlib.suppress(OSError), socket.create_connection(host, timeout=PATIENCE):
+        with contextlib.suppress(OSError), socket.create_connection(host, timeout=TIMEOUT):
             answered.set()
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     return answered.is_set()
 
 
-def _damaged(raw: Path, reason) -> DataError:
-    return DataError(f"a file in {raw} is damaged ({reason}). Remove that folder to download it again")
-
-
 @contextlib.contextmanager
-def _patience(seconds: float) -> Iterator[None]:
+def _timeout(seconds: float) -> Iterator[None]:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,10 +1,17 @@
-"""Files of data: where they lie, whether they are whole, and arrays too large for memory."""
+"""Files of data: where they are, whether they are complete, arrays in archives, arrays too large for memory.
+
+What a file claims about itself is compared with what is expected before its content is read, so that a wrong or
+malicious file costs neither memory nor time.
+"""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -12,26 +19,50 @@ import torch
 from ppvae.data.lazy import MappedImages
 from ppvae.errors import DataError
 
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that numpy writes
+
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder of data: ``root``, else ``$PPVAE_DATA``, else ``~/.cache/ppvae``; ``~`` is the home folder."""
+    """The folder of data: ``root``, else ``$PPVAE_DATA``, else ``~/.cache/ppvae``; ``~`` is the home folder.
+
+    Example:
+
+        >>> data_root("here")
+        PosixPath('here')
+    """
     return Path(root or os.environ.get("PPVAE_DATA") or "~/.cache/ppvae").expanduser()
 
 
-def damaged(file: Path, reason) -> DataError:
-    """The error for a file that cannot be read; of an exception, with its kind."""
+def damaged(file: Path, reason: object, remedy: str = "put a complete copy in its place") -> DataError:
+    """The error for a file that cannot be read, because of an exception or another reason."""
     said = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
-    return DataError(f"{file} is damaged ({said}); put a whole copy in its place")
+    return DataError(f"{file} is damaged ({said}); {remedy}")
+
+
+def is_file(file: Path) -> bool:
+    """Whether the file is there. Raises DataError for a folder, a pipe or a device: reading a pipe waits for ever."""
+    if file.is_file():
+        return True
+    if file.exists() or file.is_symlink():
+        raise DataError(f"expected {file} to be a regular file, got a folder, a pipe, a device or a broken link")
+    return False
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that a person fetches.
+    """A file that a person downloads.
 
     Args:
         name: of the file, in the folder of data.
         md5: of its bytes.
         source: where to get it.
+
+    Example:
+
+        >>> PublishedFile("a.npz", "0" * 32, "https://example.org/a").path(Path("absent"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ppvae.errors.DataError: a.npz is not in absent. Get it from https://example.org/a and put it there, ...
     """
 
     name: str
@@ -39,9 +70,9 @@ class PublishedFile:
     source: str
 
     def path(self, root: Path) -> Path:
-        """The whole file in ``root``. Raises DataError where it is absent or its checksum is another."""
+        """The file in ``root``. Raises DataError if it is absent or has another checksum."""
         file = root / self.name
-        if not file.is_file():
+        if not is_file(file):
             raise DataError(
                 f"{self.name} is not in {root}. Get it from {self.source} and put it there, or set PPVAE_DATA to a "
                 "folder that has it"
@@ -55,23 +86,73 @@ class PublishedFile:
         return file
 
 
-def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.ndarray]]) -> MappedImages:
-    """A uint8 array of which only what is used is read from the disk; changes to it stay in memory.
+@contextmanager
+def open_member(
+    file: Path, name: str, shape: tuple[int, ...], dtype: type = np.uint8
+) -> Iterator[tuple[IO[bytes], bool]]:
+    """An array of an ``.npz`` archive as a stream of its elements, and whether they are in column-major order.
 
     Args:
-        file: a ``.npy`` file; where it is absent it is written.
+        file: the archive.
+        name: of the array.
+        shape: that the array must have.
+        dtype: that the array must have.
+
+    Raises:
+        DataError: the archive is damaged, or the array has another form, which its header tells.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type not in _COMPRESSIONS:
+                raise ValueError(f"{name} is compressed by method {member.compress_type}, which numpy does not write")
+            with archive.open(member) as stream:
+                if np.lib.format.read_magic(stream) != (1, 0):
+                    raise ValueError(f"{name} is in another version of numpy's format")
+                found, by_column, kind = np.lib.format.read_array_header_1_0(stream)
+                if found != shape or kind != dtype:
+                    expected = f"{np.dtype(dtype)} {shape}"
+                    raise DataError(f"expected `{name}` in {file} as {expected}, got {kind} {found}")
+                yield stream, by_column
+                if stream.read(1):
+                    raise ValueError(f"{name} is longer than its header says")
+    except DataError:
+        raise
+    except Exception as error:  # zip, zlib and numpy raise errors of many kinds
+        raise damaged(file, error) from error
+
+
+def read_member(file: Path, name: str, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """An array of an ``.npz`` archive; its header is compared with shape and dtype before its content is read.
+
+    ``numpy.load`` allocates what a header claims: a file of some megabytes can ask for gigabytes.
+
+    Raises:
+        DataError: as :func:`open_member`.
+    """
+    with open_member(file, name, shape, dtype) as (stream, by_column):
+        content = bytearray(stream.read(int(np.prod(shape)) * np.dtype(dtype).itemsize))
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
+
+
+def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.ndarray]]) -> MappedImages:
+    """A uint8 array, read from the disk row by row as it is used; changes to it stay in memory.
+
+    Args:
+        file: a ``.npy`` file; if it is absent it is written.
         shape: of the array.
         blocks: gives the rows from first to last, in uint8 blocks (n, *shape[1:]), to write it. It is called before
             anything is written, and raises DataError where what it reads is absent.
 
-    Raises DataError where the file is of another form, or cannot be written.
+    Raises:
+        DataError: the file has another form, or cannot be written.
     """
-    if not file.exists():
+    if not is_file(file):
         _write(file, shape, blocks)
     try:
-        array = np.load(file, mmap_mode="c", allow_pickle=False)
+        array = np.lib.format.open_memmap(file, mode="c")
     except Exception as error:
-        raise DataError(f"{file} is damaged ({error}); remove it to have it made again") from error
+        raise damaged(file, error, "remove it to have it made again") from error
     if array.shape != shape or array.dtype != np.uint8:
         raise DataError(
             f"expected {file} to hold uint8 {shape}, got {array.dtype} {array.shape}; remove it to have it made again"
@@ -88,7 +169,7 @@ def _write(file: Path, shape: tuple[int, ...], blocks: Callable[[], Iterable[np.
             np.lib.format.write_array_header_1_0(out, header)
             for block in source:
                 out.write(np.ascontiguousarray(block).data)
-        os.replace(unfinished, file)  # a process that reads beside this one never finds half of it
+        os.replace(unfinished, file)  # a process that reads at the same time never finds half of it
     except OSError as error:
         raise DataError(
             f"could not write {file}, {np.prod(shape) / 1e9:.1f} GB ({error}); make room, or set PPVAE_DATA to a "

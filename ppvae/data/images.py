@@ -1,58 +1,64 @@
-"""Data sets made of picture files: CelebA, and a folder of one's own."""
+"""Data sets made of picture files: CelebA, and a folder of pictures."""
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ppvae.data.columns import whole_number
 from ppvae.data.dataset import Dataset
 from ppvae.data.downloads import torchvision_set
 from ppvae.data.files import array_on_disk
 from ppvae.data.parts import Part
+from ppvae.data.pictures import SUFFIXES, Size, decoded
 from ppvae.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-BLOCK = 1000  # pictures decoded at once
+BLOCK = 1000  # faces written at once
 CELEBA_ROWS = (182_637, 19_962)  # training (of which the last 19,867 are the validation part), test
-_CELEBA_BOX = (15, 35, 163, 183)  # of 178x218: the square of 148 in the middle, as the literature takes it
-_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # eight bits; PIL would clip deeper ones to white
+_CELEBA_BOX = (15, 35, 163, 183)  # of 178x218: the square of 148 in the middle, as in the literature
 
 
-def image_folder(
-    path: str | Path, size: tuple[int, int] | None = None, colour: bool = True, name: str | None = None
-) -> Dataset:
+def image_folder(path: str | Path, size: Size | None = None, colour: bool = True, name: str | None = None) -> Dataset:
     """The PNG and JPEG pictures of a folder, in the order of their names, in memory.
 
     Args:
-        path: the folder; folders in it are not read. A picture is turned as its camera noted (EXIF).
-        size: (H, W) to scale each picture to, whatever its proportions; None takes them as they are.
-        colour: give (3, H, W), red, green and blue; else (H, W), grey. Transparency is dropped.
+        path: the folder. Folders in it are not read.
+        size: (H, W) to scale each picture to, whatever its proportions; None keeps the sizes, which must be equal.
+        colour: give (3, H, W), red, green and blue; else (H, W), grey.
         name: what tables and reports call the data; by default the folder's name.
 
-    Raises DataError for a folder that is absent or holds no picture, a picture that cannot be read or has more than
-    eight bits a channel, and pictures of different sizes where ``size`` is None.
+    See :func:`~ppvae.data.pictures.decode` for what is done with each picture.
+
+    Raises:
+        DataError: the folder is absent or holds no picture; a picture cannot be read, is animated, deeper than eight
+            bits a channel or too large; the pictures have different sizes and ``size`` is None.
+
+    Example:
+
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (4, 2), 255).save(f"{folder}/a.png")
+        ...     image_folder(folder, colour=False, name="mine")
+        Dataset('mine', 1 rows of shape (2, 4))
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        raise DataError(f"expected a folder of pictures, got {path}, which is none")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        raise DataError(f"not a folder: {path}")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
     if not files:
         raise DataError(f"expected pictures ({', '.join(SUFFIXES)}) in {path}, found none; folders in it are not read")
-    if size is not None and not (
-        isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
-    ):
-        raise DataError(f"expected size (H, W), whole numbers of at least 1 pixel each, got {size!r}")
-    images = [image for block in _decoded(files, size, colour) for image in block]
-    for file, image in zip(files, images, strict=True):
+    images: list[np.ndarray] = []
+    for file, image in zip(files, decoded(files, _size(size), colour), strict=True):
+        images.append(image)
         if image.shape != images[0].shape:
             raise DataError(
-                f"expected pictures of one size, got {_size(images[0], colour)} in {files[0].name} and "
-                f"{_size(image, colour)} in {file.name}; give size=(H, W) to scale them"
+                f"expected pictures of one size, got {_sides(images[0])} in {files[0].name} and {_sides(image)} in "
+                f"{file.name}; give size=(H, W) to scale them"
             )
-    return Dataset(torch.from_numpy(np.stack(images)), name=name or path.resolve().name)
+    return Dataset(torch.from_numpy(np.stack(images)), levels=256, name=name or path.resolve().name)
 
 
 def celeba(root: Path) -> tuple[Part, Part]:
@@ -63,51 +69,38 @@ def celeba(root: Path) -> tuple[Part, Part]:
 
 
 def _celeba_blocks(root: Path) -> Iterator[np.ndarray]:
-    """The pictures in blocks. Raises DataError, before the first, where a list or the folder of pictures is absent."""
+    """The pictures in blocks. Raises DataError, before the first, if a list or the folder of pictures is absent."""
     pictures, dataset = root / "celeba" / "img_align_celeba", torchvision_set("CelebA")
     lists = [root / "celeba" / name for _, _, name in dataset.file_list if name.endswith(".txt")]
     absent = [str(path) for path in (pictures, *lists) if not path.exists()]
     try:
-        names = dataset(root, split="all").filename  # checks the lists' checksums
+        names = dataset(root, split="all").filename  # compares the lists' checksums
     except (RuntimeError, OSError) as error:
         reason = f"{', '.join(absent)} not found" if absent else error
         raise DataError(
-            f"CelebA is not whole in {root}/celeba ({reason}). Put its pictures into {pictures} and its five lists "
+            f"CelebA is not complete in {root}/celeba ({reason}). Put its pictures into {pictures} and its five lists "
             "(list_eval_partition.txt and the others) beside that folder, from "
             "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or by torchvision.datasets.CelebA(root, download=True), "
             "or set PPVAE_DATA to a folder that has them"
         ) from error
     if len(names) != sum(CELEBA_ROWS):
         raise DataError(f"expected {sum(CELEBA_ROWS)} pictures in the lists of {root}/celeba, got {len(names)}")
-    return map(np.stack, _decoded([pictures / name for name in names], (64, 64), True, _CELEBA_BOX))
+    return _blocks(decoded([pictures / name for name in names], (64, 64), True, _CELEBA_BOX))
 
 
-def _decoded(files: Sequence[Path], size, colour: bool, box=None) -> Iterator[list[np.ndarray]]:
-    """The pictures in blocks, uint8 (3, H, W) or (H, W) each."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), BLOCK):
-            yield list(pool.map(lambda file: _decode(file, size, colour, box), files[start : start + BLOCK]))
+def _blocks(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    while block := list(itertools.islice(images, BLOCK)):
+        yield np.stack(block)
 
 
-def _decode(file: Path, size: tuple[int, int] | None, colour: bool, box) -> np.ndarray:
-    from PIL import Image, ImageOps  # where they are used: torchvision brings them
-
-    try:
-        with Image.open(file) as picture:
-            if picture.mode not in _MODES:
-                raise DataError(f"expected eight bits a channel in {file}, got mode {picture.mode}; convert it")
-            picture = ImageOps.exif_transpose(picture).convert("RGB" if colour else "L")
-            if box is not None:
-                picture = picture.crop(box)  # first: `resize` of a box would look beyond its border
-            if size is not None:
-                picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-    except DataError:
-        raise
-    except Exception as error:  # PIL has many words for a damaged file
-        raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}); mend or remove it") from error
-    pixels = np.asarray(picture)
-    return pixels.transpose(2, 0, 1) if colour else pixels
+def _size(size: Size | None) -> Size | None:
+    if size is None:
+        return None
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise DataError(f"expected size (H, W), two whole numbers of pixels, got {size!r}")
+    height, width = (whole_number(side, "each side of size (H, W)", at_least=1) for side in size)
+    return height, width
 
 
-def _size(image: np.ndarray, colour: bool) -> str:
-    return "x".join(str(side) for side in (image.shape[1:] if colour else image.shape))
+def _sides(image: np.ndarray) -> str:
+    return "x".join(map(str, image.shape[-2:]))

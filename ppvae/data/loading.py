@@ -1,7 +1,7 @@
 """Data sets by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ppvae.data.dataset import Binarization, Dataset, Splits
@@ -22,7 +22,7 @@ def load(
     validation: int | None = None,
     root: str | Path | None = None,
 ) -> Splits:
-    """Load a data set as training, validation and test part.
+    """A data set as training, validation and test part.
 
     Args:
         name: grey images with labels: "mnist", "fashion_mnist" (60,000 + 10,000 of 28x28; downloaded if absent),
@@ -32,26 +32,32 @@ def load(
             square of 148 in the middle scaled down; pictures and lists in the folder ``celeba``).
             Grids of factors: "sprites" (dSprites by formula, 64x64, :class:`~ppvae.data.sprites.Sprites`),
             "dsprites" (its published file), "shapes3d" (the file ``3dshapes.h5``; colour, (3, 64, 64); needs h5py).
-        binarization: "dynamic", "fixed" or "none"; see :class:`Dataset`. If None, that of the data set: "dynamic" for
-            grey images with labels, "none" for the others.
+        binarization: "dynamic", "fixed" or "none"; see :class:`Dataset`. If None, "dynamic" for grey images with
+            labels and "none" for the others.
         validation: rows of the training part to hold out, 0 for none; by default 10,000 of MNIST and Fashion-MNIST,
             257 of the digits, 200 of Frey faces, 19,867 of CelebA (its own validation part; always the last rows, as
             the parts share no person), none of the grids.
         root: folder that holds the data; default ``$PPVAE_DATA``, else ``~/.cache/ppvae``; ``~`` is the home folder.
 
     The training part of a grid is all of it, with ``factors``, as the field trains and scores on the whole set; its
-    test part is 10,000 of the same images, drawn by a fixed seed. Rows held out would leave no grid and are refused.
+    test part is 10,000 of the same images, drawn by a fixed seed. Held-out rows would leave the grid incomplete and
+    raise DataError.
 
-    Frey faces follow one another in time and are split at random, as in the literature: a test frame has near twins
-    among the training frames.
+    Frey faces are consecutive frames and are split at random, as in the literature: a test frame resembles training
+    frames closely.
 
-    Raises DataError for an unknown name, a file that is damaged or (where nothing is downloaded) absent, or a download
-    that fails.
+    Raises:
+        DataError: the name is unknown; a file is damaged, or is absent and not downloaded; a download fails.
+
+    Example:
+
+        >>> splits = load("digits")
+        >>> splits.train, len(splits.validation), len(splits.test)
+        (Dataset('digits', 1000 rows of shape (8, 8), y), 257, 540)
     """
-    if name not in _SOURCES:
+    if not isinstance(name, str) or name not in _SOURCES:
         raise DataError(f"expected a data set out of {', '.join(NAMES)}; got {name!r}")
     source = _SOURCES[name]
-    binarization = binarization or source.binarization
     rows = source.validation if validation is None else validation
     if source.factors is not None and rows:
         raise DataError(
@@ -59,30 +65,46 @@ def load(
             "take rows of it yourself: data.take(index)"
         )
     (x, y), test = source.read(data_root(root))
-    held_out = {"train": (x, y)} if source.factors is not None else hold_out(x, y, rows, source.shuffled)
-    parts = {}
-    for seed, (part, (x, y)) in enumerate({**held_out, "test": test}.items()):
-        factors = source.factors if part == "train" else None
-        data = Dataset(x, y, num_classes=None if y is None else 10, name=name, factors=factors)
-        parts[part] = data.binarized(seed) if binarization == "fixed" else replace(data, binarization=binarization)
-    return Splits(**parts)
+    parts = {"train": (x, y)} if source.factors is not None else hold_out(x, y, rows, source.shuffled)
+    return Splits(
+        **{
+            part: source.dataset(name, columns, binarization, seed, source.factors if part == "train" else None)
+            for seed, (part, columns) in enumerate({**parts, "test": test}.items())
+        }
+    )
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set's reader (folder -> training part, test part) and what :func:`load` does with it by default."""
+    """A data set's reader (folder -> training part, test part), its classes, and the defaults of :func:`load`."""
 
     read: Callable[[Path], tuple[Part, Part]]
     validation: int = 0
     binarization: Binarization = "none"
+    num_classes: int | None = None
     factors: Factors | None = None
     shuffled: bool = True
 
+    def dataset(
+        self, name: str, part: Part, binarization: Binarization | None, seed: int, factors: Factors | None
+    ) -> Dataset:
+        """One part of the data; every source gives grey values 0..255, however dark a part is."""
+        binarization = self.binarization if binarization is None else binarization
+        data = Dataset(
+            *part,
+            num_classes=self.num_classes,
+            binarization="none" if binarization == "fixed" else binarization,
+            levels=256,
+            name=name,
+            factors=factors,
+        )
+        return data.binarized(seed) if binarization == "fixed" else data
+
 
 _SOURCES = {
-    "mnist": _Source(of_torchvision("MNIST"), 10_000, "dynamic"),
-    "fashion_mnist": _Source(of_torchvision("FashionMNIST"), 10_000, "dynamic"),
-    "digits": _Source(digits, 257, "dynamic"),
+    "mnist": _Source(of_torchvision("MNIST"), 10_000, "dynamic", num_classes=10),
+    "fashion_mnist": _Source(of_torchvision("FashionMNIST"), 10_000, "dynamic", num_classes=10),
+    "digits": _Source(digits, 257, "dynamic", num_classes=10),
     "freyfaces": _Source(freyfaces, 200),
     "celeba": _Source(celeba, 19_867, shuffled=False),
     "sprites": _Source(sprites, factors=SPRITES),

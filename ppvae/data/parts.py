@@ -1,40 +1,52 @@
-"""Training and test parts: which rows stand in which."""
+"""Training, validation and test parts: which rows are in which."""
 
 import torch
 from torch import Tensor
 
+from ppvae.data.columns import whole_number
 from ppvae.data.lazy import LazyImages, MappedImages
 from ppvae.errors import DataError
 
-SPLIT_SEED = 0  # the same split in every run, so that scores of two runs are of the same test data
+SPLIT_SEED = 0  # one split for all runs, so that their scores are of the same test data
 Part = tuple[Tensor | LazyImages, Tensor | None]  # x, and its labels if it has any
 
 
 def with_test_apart(x: Tensor, y: Tensor | None, rows: int) -> tuple[Part, Part]:
-    """A training part, and ``rows`` rows drawn at random for the test part."""
+    """A training part, and a test part of ``rows`` other rows, drawn at random.
+
+    Example:
+
+        >>> (x, _), (test, _) = with_test_apart(torch.arange(5).unsqueeze(1), None, 2)
+        >>> len(x), len(test)
+        (3, 2)
+    """
     parts = hold_out(x, y, rows)
     return parts["train"], parts["validation"]
 
 
 def with_test_among(x: Tensor | LazyImages, rows: int) -> tuple[Part, Part]:
-    """All of x as the training part, and ``rows`` of the same rows, drawn at random, as the test part."""
+    """All of x as the training part, and ``rows`` of its rows, drawn at random, as the test part."""
     return (x, None), (x[_shuffled(len(x))[:rows]], None)
 
 
 def hold_out(x: Tensor | LazyImages, y: Tensor | None, rows: int, shuffled: bool = True) -> dict[str, Part]:
-    """A training part, and a validation part of ``rows`` rows if that is above 0: random ones, or the last."""
-    if not 0 <= rows < len(x):
-        raise DataError(f"expected to hold out between 0 and {len(x) - 1} rows, got {rows}")
-    train, held_out = slice(len(x) - rows), slice(len(x) - rows, len(x))
-    if shuffled:
-        order = _shuffled(len(x))
-        train, held_out = order[train], order[held_out]
-    parts = {"train": train, "validation": held_out} if rows else {"train": train}
-    return {part: (_part(x, index), None if y is None else y[index]) for part, index in parts.items()}
+    """A training part, and a validation part of ``rows`` random or last rows, if that is above 0.
+
+    Raises:
+        DataError: ``rows`` is not a whole number below the number of rows.
+    """
+    if whole_number(rows, "the rows to hold out", at_least=0) >= len(x):
+        raise DataError(f"expected to hold out at most {len(x) - 1} rows, got {rows}")
+    slices = {"train": slice(len(x) - rows)}
+    if rows:
+        slices["validation"] = slice(len(x) - rows, len(x))
+    order = _shuffled(len(x)) if shuffled else None
+    return {part: _part(x, y, every if order is None else order[every]) for part, every in slices.items()}
 
 
-def _part(x: Tensor | LazyImages, index) -> Tensor | LazyImages:
-    return x.part(index) if isinstance(x, MappedImages) and isinstance(index, slice) else x[index]
+def _part(x: Tensor | LazyImages, y: Tensor | None, index: slice | Tensor) -> Part:
+    labels = None if y is None else y[index]
+    return x.part(index) if isinstance(x, MappedImages) and isinstance(index, slice) else x[index], labels
 
 
 def _shuffled(rows: int) -> Tensor:

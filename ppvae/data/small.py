@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ppvae.data.files import damaged
+from ppvae.data.files import is_file, read_member
 from ppvae.data.parts import Part, with_test_apart
 from ppvae.errors import DataError
 
@@ -13,8 +13,8 @@ _FREYFACES = (1965, 28, 20)
 
 
 def digits(root: Path) -> tuple[Part, Part]:
-    """scikit-learn's digits; the root is not read."""
-    from sklearn.datasets import load_digits
+    """scikit-learn's digits, grey values 0..16 scaled to 0..255; the root is not read."""
+    from sklearn.datasets import load_digits  # imported late: it takes a second
 
     digits = load_digits()
     grey = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))
@@ -22,18 +22,12 @@ def digits(root: Path) -> tuple[Part, Part]:
 
 
 def freyfaces(root: Path) -> tuple[Part, Part]:
-    """Frey faces, from ``freyfaces.npz``."""
+    """Frey faces, from ``freyfaces.npz``. Raises DataError if it is absent, damaged or of another form."""
     file = root / "freyfaces.npz"
-    if not file.exists():
+    if not is_file(file):
         raise DataError(
             f"Frey faces are not in {root}. Put them there as freyfaces.npz, with an array `images` of type uint8 and "
             f"shape {_FREYFACES}, or set PPVAE_DATA to a folder that has it"
         )
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            images = arrays["images"]
-    except Exception as error:  # of zip, zlib, numpy: each has its own word for a damaged file
-        raise damaged(file, error) from error
-    if images.shape != _FREYFACES or images.dtype != np.uint8:
-        raise DataError(f"expected `images` in {file} as uint8 {_FREYFACES}, got {images.dtype} {images.shape}")
+    images = np.ascontiguousarray(read_member(file, "images", _FREYFACES))
     return with_test_apart(torch.from_numpy(images), None, 200)

@@ -5,22 +5,22 @@ import math
 import torch
 from torch import Tensor
 
+from ppvae.data.columns import whole_number
 from ppvae.data.factors import Factors
 from ppvae.data.lazy import LazyImages
-from ppvae.errors import DataError
 
 SPRITES = Factors(("shape", "scale", "orientation", "posX", "posY"), (3, 6, 40, 32, 32))
 CANVAS = 64  # side of the picture, in the pixels of dSprites: the unit of every length here
 AXIS = 32  # positions along each axis
 _POSITIONS = AXIS * AXIS
-_REACH = 9.6 * math.sqrt(2)  # no point of a sprite lies further from its centre: a corner of the largest square
+_REACH = 9.6 * math.sqrt(2)  # the largest distance of a point of a sprite from its centre: a corner of the square
 _HEART = 19.2 / 29
 
 
 class Sprites(LazyImages):
-    """The grid of dSprites: 3 shapes, 6 scales (.5 to 1), 40 orientations, 32 x 32 positions; black and white.
+    """The images of dSprites by formula: 3 shapes, 6 scales (.5 to 1), 40 orientations, 32 x 32 positions; 0 or 255.
 
-    A pixel is white where its centre lies inside the shape, without antialiasing. With dx, dy (downwards) from the
+    A pixel is 255 where its centre lies inside the shape, without antialiasing. With dx, dy (downwards) from the
     sprite's centre (16 + 32 posX, 16 + 32 posY), posX and posY from 0 to 1, on a picture of side 64,
 
         u = (cos t dx - sin t dy) / scale,    v = (sin t dx + cos t dy) / scale,    t = 2 pi orientation / 39,
@@ -31,24 +31,33 @@ class Sprites(LazyImages):
         |u| = 9.6 sin^3 s,    v = -1.433 - 19.2/29 (13 cos s - 5 cos 2s - 2 cos 3s - cos 4s).
 
     All three are one inequality, (v - m(c2))^2 < c2 h(c2)^2 with c2 = max(0, 1 - |u/width|^power): for the heart
-    c2 = cos^2 s, 13 cos s - 2 cos 3s = cos s (19 - 8 c2), which changes its sign between the branches, and
-    -5 cos 2s - cos 4s = 4 - 2 c2 - 8 c2^2, which does not. Only the square around the sprite is computed, in
-    float64: an image is the same in any batch and on any device.
+    c2 = cos^2 s; 13 cos s - 2 cos 3s = cos s (19 - 8 c2) changes its sign between the branches, and
+    -5 cos 2s - cos 4s = 4 - 2 c2 - 8 c2^2 does not. Only the square around the sprite is computed, in float64: an
+    image is the same in any batch and on any device.
 
     Args:
         resolution: side of the images, in pixels.
         device: where they are rendered.
 
-    Constants: fitted to 420 published images of dSprites, of which 90% come out to the pixel (the others differ in
-    a pixel or a few of their outline). Source: Matthey et al. 2017, https://github.com/deepmind/dsprites-dataset.
+    Raises:
+        DataError: the resolution is not a whole number of at least 1.
+
+    The constants were fitted to 420 published images of dSprites: 90% are equal in every pixel, and the others differ
+    in a few pixels of the outline. Source: Matthey et al. 2017, https://github.com/deepmind/dsprites-dataset.
+
+    Example:
+
+        >>> sprites = Sprites(resolution=8)
+        >>> row = sprites.factors.index(torch.tensor([0, 5, 0, 0, 0]))  # the largest square, at the top left
+        >>> (sprites[row] > 0).int().sum(0)
+        tensor([0, 2, 2, 0, 0, 0, 0, 0])
     """
 
     factors = SPRITES
+    levels = 256
 
     def __init__(self, resolution: int = CANVAS, device: str | torch.device = "cpu"):
-        if not isinstance(resolution, int) or resolution < 1:
-            raise DataError(f"expected a resolution in whole pixels, of at least 1 pixel, got {resolution!r}")
-        self.resolution = resolution
+        self.resolution = resolution = whole_number(resolution, "resolution", at_least=1)
         self.shape = torch.Size((len(SPRITES), resolution, resolution))
         self._poses = _poses().to(device)
         self.device = self._poses.device
@@ -57,11 +66,12 @@ class Sprites(LazyImages):
         steps = torch.arange(offsets.shape[1], device=self.device)
         self._window = (steps[:, None] * resolution + steps).flatten()
 
-    def to(self, device) -> "Sprites":
+    def to(self, device: torch.device | str) -> "Sprites":
+        """The same images on another device."""
         return self if torch.device(device) == self.device else Sprites(self.resolution, device)
 
     def _read(self, index: Tensor) -> Tensor:
-        # The table of poses refuses a row out of range, and counts from the end where it is negative.
+        # Indexing the table of poses raises IndexError for a row out of range and takes negative rows from the end.
         pose, column, row = self._poses[index // _POSITIONS], index // AXIS % AXIS, index % AXIS
         inside = _inside(pose, self._offsets[column], self._offsets[row])
         pixels = (self._first[row] * self.resolution + self._first[column])[:, None] + self._window
@@ -101,8 +111,8 @@ def _poses() -> Tensor:
 
 
 def _window(resolution: int) -> tuple[Tensor, Tensor]:
-    """For each position on an axis, the first pixel that a sprite may reach, (AXIS,), and how far from the centre
-    the centres of that and the next pixels lie, float64 (AXIS, W)."""
+    """For each position on an axis: the first pixel that a sprite may reach, (AXIS,), and the distances from the
+    sprite's centre to the centres of this and the next pixels, float64 (AXIS, W)."""
     scale = resolution / CANVAS
     centre = 16 + 32 * torch.linspace(0, 1, AXIS, dtype=torch.float64)
     width = min(resolution, math.floor(2 * _REACH * scale) + 1)

@@ -1,1 +1,40 @@
-"""Distributions that torch and Pyro lack, and likelihoods."""
+"""Distributions that torch and Pyro lack, likelihoods, and closed-form divergences."""
+
+from ppvae.distributions.aggregate import log_joint_and_marginals, stratified, weighted
+from ppvae.distributions.elements import BernoulliElements, GreyGrid, GreyLevels, LogisticElements, SummedElements
+from ppvae.distributions.gaussians import diagonal_normal, standard_normal
+from ppvae.distributions.kl import closed_form_kl
+from ppvae.distributions.likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogistic,
+    ElementwiseLikelihood,
+    Gaussian,
+    Likelihood,
+)
+from ppvae.distributions.missing import ObservedElements
+from ppvae.distributions.mixtures import DiagonalMixture
+from ppvae.distributions.sylvester import Sylvester
+
+__all__ = [
+    "Bernoulli",
+    "BernoulliElements",
+    "Categorical",
+    "DiagonalMixture",
+    "DiscretizedLogistic",
+    "ElementwiseLikelihood",
+    "Gaussian",
+    "GreyGrid",
+    "GreyLevels",
+    "Likelihood",
+    "LogisticElements",
+    "ObservedElements",
+    "SummedElements",
+    "Sylvester",
+    "closed_form_kl",
+    "diagonal_normal",
+    "log_joint_and_marginals",
+    "standard_normal",
+    "stratified",
+    "weighted",
+]

@@ -1,239 +1,190 @@
-"""Likelihoods p(x | z) as objects: a network's output in, a distribution over x out.
+"""Likelihoods p(x | z) as modules: the output of a network in, a distribution over x out.
 
-Each takes a tensor of shape ``(..., *event_shape)`` (``Categorical``: one more dimension, the grey levels)
-and gives a distribution of event shape ``event_shape``.
+Each takes a tensor of shape ``(..., *event_shape)`` (``Categorical``: one more dimension, the grey levels) and gives a
+distribution of event shape ``event_shape``. With ``missing=True`` NaN elements of x are missing, and log p(x | z) is
+that of the observed elements alone (see :class:`~ppvae.distributions.missing.ObservedElements`).
 """
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from pyro import distributions as dist
-from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
-from torch.distributions import constraints
-from torch.distributions.utils import broadcast_all
+
+from ppvae.distributions.elements import BernoulliElements, GreyLevels, LogisticElements
+from ppvae.distributions.missing import ObservedElements
 
 
 class Likelihood(nn.Module):
-    """``likelihood(output, event_dim)`` -> distribution over x."""
+    """Base of all likelihoods: define ``forward(output, event_dim)``, which gives a distribution over x.
 
-    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
-        raise NotImplementedError
+    A likelihood of independent elements derives from :class:`ElementwiseLikelihood` instead.
 
+    Example:
 
-class Bernoulli(Likelihood):
-    """Bernoulli with logits from the network; x in [0, 1].
-
-    For x strictly between 0 and 1 this is the usual cross-entropy, the expected log density of pixels drawn
-    with probability x: not a normalised density over grey values. Binarize data for an honest log p(x).
+        >>> class Unit(Likelihood):
+        ...     def forward(self, output, event_dim):
+        ...         return dist.Normal(output, 1.0).to_event(event_dim)
+        >>> Unit()(torch.zeros(3, 8, 8), event_dim=2).event_shape
+        torch.Size([8, 8])
     """
 
     def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
-        return _BernoulliImage(output, event_dim)
+        """p(x | z) over events of ``event_dim`` dimensions."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(output, event_dim)")
 
 
-class Gaussian(Likelihood):
-    """Gaussian whose mean is the network's output, with one standard deviation for all elements.
+class ElementwiseLikelihood(Likelihood):
+    """Base of likelihoods with independent elements: define :meth:`elements`.
 
     Args:
-        scale: standard deviation, or its initial value where it is learned; above 0.
-        learned: make the scale a parameter of the model.
+        missing: NaN elements of x are missing.
+
+    Example:
+
+        >>> class Laplace(ElementwiseLikelihood):
+        ...     def elements(self, output):
+        ...         return dist.Laplace(output, 1.0)
+        >>> x = torch.tensor([[1.0, torch.nan]])
+        >>> Laplace(missing=True)(torch.zeros(1, 2), event_dim=1).log_prob(x)  # - 1 - log 2
+        tensor([-1.6931])
     """
 
-    def __init__(self, scale: float = 1.0, learned: bool = False):
+    def __init__(self, missing: bool = False):
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"expected scale above 0, got {scale}")
-        log_scale = torch.tensor(float(scale)).log()
+        self.missing = missing
+
+    def elements(self, output: Tensor) -> Any:
+        """Distribution of each element, event shape ()."""
+        raise NotImplementedError(f"{type(self).__name__} must define elements(output)")
+
+    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+        """p(x | z) over events of ``event_dim`` dimensions."""
+        elements = self.elements(output)
+        return ObservedElements(elements, event_dim) if self.missing else elements.to_event(event_dim)
+
+
+class Bernoulli(ElementwiseLikelihood):
+    """Bernoulli with logits from the network; x in [0, 1].
+
+    For x strictly between 0 and 1 log p is the usual cross-entropy: the expected log density of pixels drawn with
+    probability x. It is not a normalised density over grey values, so binarize data for an honest log p(x).
+
+    Args:
+        missing: NaN elements of x are missing.
+
+    Example:
+
+        >>> Bernoulli()(torch.zeros(2, 8, 8), event_dim=2).log_prob(torch.ones(8, 8))  # - 64 log 2
+        tensor([-44.3614, -44.3614])
+    """
+
+    def elements(self, output: Tensor) -> BernoulliElements:
+        """Distribution of each element."""
+        return BernoulliElements(output)
+
+
+class Gaussian(ElementwiseLikelihood):
+    """Gaussian with its mean from the network and one standard deviation for all elements.
+
+    Args:
+        scale: standard deviation, or its initial value if it is learned; above 0.
+        learned: make the scale a parameter of the model.
+        missing: NaN elements of x are missing.
+
+    Raises ValueError for a scale out of range.
+
+    Example:
+
+        >>> Gaussian(0.5)(torch.zeros(2, 3), event_dim=1).log_prob(torch.zeros(3))
+        tensor([-0.6774, -0.6774])
+    """
+
+    def __init__(self, scale: float = 1.0, learned: bool = False, missing: bool = False):
+        super().__init__(missing)
+        log_scale = torch.tensor(_positive(scale)).log()
         if learned:
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
 
-    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
-        return dist.Normal(output, self.log_scale.exp()).to_event(event_dim)
+    def elements(self, output: Tensor) -> dist.Normal:
+        """Distribution of each element."""
+        return dist.Normal(output, self.log_scale.exp())
 
 
-class Categorical(Likelihood):
-    """Independent categorical over grey levels 0, 1/(levels-1), ..., 1 of each element.
+class Categorical(ElementwiseLikelihood):
+    """Independent categorical over the grey levels 0, 1/(levels-1), ..., 1 of each element.
 
-    The network gives ``(..., *event_shape, levels)`` logits. log p(x) is that of a discrete variable, so
-    minus it over (number of elements * ln 2) is bits/dim.
+    The network gives ``(..., *event_shape, levels)`` logits. log p(x) is that of a discrete variable: minus log p(x)
+    over (number of elements * ln 2) is bits/dim.
+
+    Args:
+        levels: number of grey levels, at least 2.
+        missing: NaN elements of x are missing.
+
+    Raises ValueError for other numbers of levels or of logits.
+
+    Example:
+
+        >>> Categorical(4)(torch.zeros(8, 8, 4), event_dim=2).log_prob(torch.ones(8, 8))  # - 64 log 4
+        tensor(-88.7228)
     """
 
-    def __init__(self, levels: int = 256):
-        super().__init__()
-        if levels < 2:
-            raise ValueError(f"expected at least 2 levels, got {levels}")
-        self.levels = levels
+    def __init__(self, levels: int = 256, missing: bool = False):
+        super().__init__(missing)
+        self.levels = _at_least_two(levels)
 
-    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
+    def elements(self, output: Tensor) -> GreyLevels:
+        """Distribution of each element."""
         if output.shape[-1] != self.levels:
             raise ValueError(f"expected {self.levels} logits in the last dimension, got {tuple(output.shape)}")
-        return _GreyLevels(logits=output).to_event(event_dim)
+        return GreyLevels(logits=output)
 
 
-class DiscretizedLogistic(Likelihood):
+class DiscretizedLogistic(ElementwiseLikelihood):
     """Logistic noise around the network's output, rounded to the grey levels 0, 1/(levels-1), ..., 1.
 
         P(x) = sigmoid((x + 1/2 bin - mu) / s) - sigmoid((x - 1/2 bin - mu) / s),    bin = 1/(levels-1)
 
     mu is the network's output, any real number; s is learned. The first and the last bin are open, so that the levels'
-    probabilities sum to 1. log p(x) is that of a discrete variable: minus it over (number of elements * ln 2) is
+    probabilities sum to 1. log p(x) is that of a discrete variable: minus log p(x) over (number of elements * ln 2) is
     bits/dim.
 
     Args:
-        levels: number of grey levels.
-        scale: initial value of s, where the white is 1 away from the black; above 0.
-        shape: of s: () for one for all elements, the event shape for one for each element.
+        levels: number of grey levels, at least 2.
+        scale: initial value of s, in units of the distance from black to white; above 0.
+        shape: shape of s: () for one for all elements, the event shape for one for each element.
+        missing: NaN elements of x are missing.
+
+    Raises ValueError for arguments out of range.
 
     Source: Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", section 5.2;
     Salimans et al. 2017, "PixelCNN++", section 2.1.
+
+    Example:
+
+        >>> DiscretizedLogistic(256)(torch.zeros(2, 8, 8), event_dim=2).log_prob(torch.zeros(8, 8)) / 64
+        tensor([-0.6834, -0.6834], grad_fn=<DivBackward0>)
     """
 
-    def __init__(self, levels: int = 256, scale: float = 0.1, shape: tuple[int, ...] = ()):
-        super().__init__()
-        if levels < 2:
-            raise ValueError(f"expected at least 2 levels, got {levels}")
-        if not scale > 0:
-            raise ValueError(f"expected scale above 0, got {scale}")
-        self.levels = levels
-        self.log_scale = nn.Parameter(torch.full(shape, float(scale)).log())
+    def __init__(self, levels: int = 256, scale: float = 0.1, shape: tuple[int, ...] = (), missing: bool = False):
+        super().__init__(missing)
+        self.levels = _at_least_two(levels)
+        self.log_scale = nn.Parameter(torch.full(shape, _positive(scale)).log())
 
-    def forward(self, output: Tensor, event_dim: int) -> dist.TorchDistribution:
-        return _RoundedLogistic(output, self.log_scale.exp(), self.levels - 1).to_event(event_dim)
+    def elements(self, output: Tensor) -> LogisticElements:
+        """Distribution of each element."""
+        return LogisticElements(output, self.log_scale.exp(), self.levels - 1)
 
 
-class _BernoulliImage(dist.TorchDistribution):
-    """Independent Bernoulli over the rightmost ``event_dim`` dimensions, summed as it is scored.
-
-    The numbers of ``Bernoulli(logits=l).to_event(n)``, without making shapes equal beforehand and with the
-    support that grey values need.
-    """
-
-    arg_constraints = {}  # noqa: RUF012 (any real logits)
-    has_enumerate_support = False
-
-    def __init__(self, logits: Tensor, event_dim: int, validate_args=None):
-        self.logits = logits
-        split = logits.dim() - event_dim
-        super().__init__(logits.shape[:split], logits.shape[split:], validate_args=validate_args)
-
-    @property
-    def support(self):
-        return constraints.independent(constraints.unit_interval, len(self.event_shape))
-
-    @property
-    def mean(self) -> Tensor:
-        return self.logits.sigmoid()
-
-    @property
-    def variance(self) -> Tensor:
-        return self.mean * (1 - self.mean)
-
-    def expand(self, batch_shape, _instance=None):
-        batch_shape = torch.Size(batch_shape)
-        if batch_shape == self.batch_shape:
-            return self
-        return _BernoulliImage(self.logits.expand(batch_shape + self.event_shape), len(self.event_shape))
-
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
-        with torch.no_grad():
-            return torch.bernoulli(self.mean.expand(torch.Size(sample_shape) + self.logits.shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        # Fewer passes over memory than torch's cross-entropy takes without a gradient; subtracted pixel by pixel, since
-        # the two sums would cancel. From l = 40 on, l is log(1 + e^l) to the last digit of float64.
-        return sum_rightmost(value * self.logits - F.softplus(self.logits, threshold=40.0), len(self.event_shape))
+def _positive(scale: float) -> float:
+    if not scale > 0:
+        raise ValueError(f"expected scale above 0, got {scale}")
+    return float(scale)
 
 
-class _GreyLevels(dist.Categorical):
-    """A categorical over evenly spaced grey values in [0, 1] instead of their indices."""
-
-    @property
-    def top(self) -> int:
-        return self._num_events - 1
-
-    @property
-    def support(self):
-        return _Grid(self.top)
-
-    @property
-    def mean(self) -> Tensor:
-        values = torch.linspace(0, 1, self._num_events, dtype=self.logits.dtype, device=self.logits.device)
-        return self.probs @ values
-
-    def expand(self, batch_shape, _instance=None):
-        batch_shape = torch.Size(batch_shape)
-        return _GreyLevels(logits=self.logits.expand((*batch_shape, self._num_events)))
-
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
-        return super().sample(sample_shape).to(self.logits.dtype) / self.top
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        index = (value * self.top).round().long().unsqueeze(-1)
-        batch = torch.broadcast_shapes(index.shape[:-1], self.batch_shape)
-        return self.logits.expand((*batch, -1)).gather(-1, index.expand((*batch, 1))).squeeze(-1)
-
-
-class _RoundedLogistic(dist.TorchDistribution):
-    """A logistic variable, rounded to the nearest of the multiples of 1/top from 0 to 1."""
-
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012 (torch's own way)
-    has_enumerate_support = False
-
-    def __init__(self, loc: Tensor, scale: Tensor, top: int, validate_args=None):
-        self.loc, self.scale = broadcast_all(loc, scale)
-        self.top = top
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def support(self):
-        return _Grid(self.top)
-
-    @property
-    def mean(self) -> Tensor:
-        """1/top sum_k P(x >= k/top) over k = 1..top."""
-        edges = (torch.arange(self.top, dtype=self.loc.dtype, device=self.loc.device) + 0.5) / self.top
-        return ((self.loc.unsqueeze(-1) - edges) / self.scale.unsqueeze(-1)).sigmoid().mean(-1)
-
-    def expand(self, batch_shape, _instance=None):
-        return _RoundedLogistic(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.top)
-
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
-        with torch.no_grad():
-            uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
-            return ((self.loc + self.scale * uniform.logit()) * self.top).round().clamp(0, self.top) / self.top
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        # With a and b the upper and lower edge: sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
-        # Each factor keeps its digits however far away the mean is, and b - a = -bin / s is no difference.
-        if self._validate_args:
-            self._validate_sample(value)
-        level = (value * self.top).round()
-        below_upper = F.logsigmoid(((level + 0.5) / self.top - self.loc) / self.scale)
-        above_lower = F.logsigmoid((self.loc - (level - 0.5) / self.top) / self.scale)
-        width = (-torch.expm1(-1 / (self.top * self.scale))).log()
-        first, last = level == 0, level == self.top
-        inside = torch.where(last, 0.0, below_upper) + torch.where(first, 0.0, above_lower)
-        return inside + torch.where(first | last, 0.0, width)
-
-
-class _Grid(constraints.Constraint):
-    """Multiples of 1/top from 0 to 1, to within float32 rounding."""
-
-    is_discrete = True
-    event_dim = 0
-
-    def __init__(self, top: int):
-        self.top = top
-
-    def check(self, value: Tensor) -> Tensor:
-        level = value * self.top
-        return ((level - level.round()).abs() < 1e-3) & (level > -0.5) & (level < self.top + 0.5)
-
-    def __repr__(self) -> str:
-        return f"multiples of 1/{self.top} from 0 to 1"
+def _at_least_two(levels: int) -> int:
+    if levels < 2:
+        raise ValueError(f"expected at least 2 levels, got {levels}")
+    return levels

@@ -93,7 +93,7 @@ def as_batch(
     Raises:
         ContractError: the data are of another kind, or shapes disagree.
     """
-    if isinstance(data, Batch | HasBatch):
+    if not isinstance(data, Tensor | np.ndarray) and isinstance(data, Batch | HasBatch):
         if y is not None or given:
             raise ContractError(
                 f"expected labels and conditions inside the {type(data).__name__}, got them beside it as well; "
@@ -138,11 +138,11 @@ def as_labels(y: Any, rows: int) -> Tensor:
 def _condition(value: Any, name: str, rows: int, dtype: torch.dtype | None) -> Tensor:
     try:
         condition = as_tensor(value, name, dtype)
-    except ContractError as error:
+    except ContractError:
         raise ContractError(
-            f"expected options of the function or conditions of {rows} rows as tensors or arrays, got {name!r}, a "
-            f"{type(value).__name__}; check the spelling"
-        ) from error
+            f"expected options of the function, or conditions of {rows} rows as tensors or arrays, got {name!r}, "
+            f"{type(value).__name__} {value!r:.50}; check the spelling"
+        ) from None
     if condition.dim() < 1 or len(condition) != rows:
         raise ContractError(
             f"expected condition {name!r} to have {rows} rows, one a row of x, got shape {tuple(condition.shape)}"

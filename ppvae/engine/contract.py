@@ -44,6 +44,7 @@ class _UniquelyNamed(PyroModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # copy.deepcopy and unpickling come through here
         super().__setstate__(state)
+        self._pyro_context.used = False  # Pyro refuses another name for a part, such as Refined's guide, that has run
         self._pyro_set_supermodule(self._new_name(), self._pyro_context)
 
 

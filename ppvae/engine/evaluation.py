@@ -1,6 +1,6 @@
 """The preamble of every evaluator: check once, move to the device, evaluation mode, own random state, own store."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.contract import check_batch
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.particles import Site
 from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
 
@@ -26,6 +27,7 @@ def evaluation(
     y: Array | None = None,
     given: Mapping[str, Array] | None = None,
     seed: int = 0,
+    simulate: bool = False,
 ) -> Iterator[tuple[Pair, Batch]]:
     """Check a pair and its data, and run what stands inside as an evaluation.
 
@@ -36,39 +38,89 @@ def evaluation(
         y: labels, -1 where unknown.
         given: conditions.
         seed: of all random numbers inside; the caller's own random state is left alone.
+        simulate: read the shape and the type of x alone, for an evaluator that replaces it by ``pair.simulate(batch)``;
+            the checks run on a few data that the model draws.
 
     Yields the pair and all of the data on the pair's device. Inside, modules are in evaluation mode, there is no
     gradient, Pyro's parameter store is empty, and Pyro validates nothing, since the pair was checked.
 
     Raises:
-        ContractError: the pair or the data break the contract.
+        ContractError: the pair or the data break the contract, or densities have less than 32 bits.
+        TypeError: the seed is not a whole number.
     """
     modules = [module for module in (model, guide) if module is not None]
     checks.check_modules(*modules)
+    seed = _whole(seed)
     parameter = first_parameter(*modules)
     device = torch.device("cpu") if parameter is None else parameter.device
     with forked_randomness(device, seed):
         batch = as_batch(data, y, given, None if parameter is None else parameter.dtype)
     batch = batch if parameter is None else batch.to(device)
-    with forked_randomness(device):
-        check_all(model, guide, batch)
+    checks.check_conditions(modules, batch)
+    with evaluation_mode(*modules, device=device):
+        check_all(model, guide, batch, simulate)
     with evaluation_mode(*modules, device=device, seed=seed), pyro.validation_enabled(False):
         yield Pair(model, guide), batch
 
 
-def check_all(model: Any, guide: Any, batch: Batch) -> None:
+def _whole(seed: Any) -> int:
+    try:
+        return seed.__index__()
+    except AttributeError:
+        raise TypeError(f"expected seed to be a whole number, got {seed!r}") from None
+
+
+def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> None:
     """Check a pair, or one of the two, on a few rows of each kind, and every row against the likelihood."""
-    functions = [function for function in (model, guide) if function is not None]
-    checks.check_conditions(functions, batch)
     few = batch.rows(_few_of_each_kind(batch))
-    if model is not None and guide is not None:
-        check_batch(model, guide, few)
     if model is None:
+        for part in checks.kinds_of_rows(few):
+            checks.run("guide", guide, part)
         return
     checks.check_label_range(model, batch)
-    likelihood = _likelihood(model, checks.kinds_of_rows(few)[0].rows(slice(0, 1)))
-    checks.check_event_shape(likelihood, batch.x)
-    checks.check_support(likelihood, batch.x)
+    if simulate:
+        few = _drawn(model, few)
+    if guide is None:
+        _check_model(model, few)
+        sites = Pair(model, None).prior(few, 1)
+    else:
+        check_batch(model, guide, few)
+        particles = Pair(model, guide).draw(few)
+        sites = particles.guide | particles.model
+    _check_precision(sites.values())
+    if not simulate:
+        likelihood = _likelihood(model, checks.kinds_of_rows(few)[0].rows(slice(0, 1)))
+        checks.check_event_shape(likelihood, batch.x)
+        checks.check_support(likelihood, batch.x)
+
+
+def _drawn(model: Any, few: Batch) -> Batch:
+    """Data that the model draws, with the labels and conditions of ``few``."""
+    prior = checks.run("model", model, few)
+    checks.check_observes(prior)
+    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], few.x)
+    return Pair(model, None).simulate(few)[0]
+
+
+def _check_model(model: Any, few: Batch) -> None:
+    """What ``check_pair`` checks of a model, without a guide: the latents are drawn from the prior."""
+    for part in checks.kinds_of_rows(few):
+        prior = checks.run("model", model, part)
+        checks.check_observes(prior)
+        checks.check_event_shape(prior.nodes[OBSERVED]["fn"], part.x)
+        checks.check_support(prior.nodes[OBSERVED]["fn"], part.x)
+        checks.check_plates("model", prior, len(part))
+        checks.check_reads_no_data(model, part, prior, prior)
+
+
+def _check_precision(sites: Iterable[Site]) -> None:
+    for site in sites:
+        if site.log_prob.dtype.itemsize < 4:
+            raise ContractError(
+                f"expected densities in float32 or float64, got {site.log_prob.dtype} at site {site.name!r}: a sum of "
+                "densities in that type is off by nats. Convert the pair and the data by .float(); nn.Autocast runs "
+                "products of a network alone in bfloat16"
+            )
 
 
 def _few_of_each_kind(batch: Batch) -> torch.Tensor:
@@ -80,15 +132,4 @@ def _few_of_each_kind(batch: Batch) -> torch.Tensor:
 
 def _likelihood(model: Any, one: Batch) -> Any:
     """p(x | z) of one datum, at a draw of the prior."""
-    with evaluation_mode(model, device=one.x.device):
-        try:
-            nodes = sample_nodes(trace(model, arguments(model, one), 1))
-        except Exception as error:
-            labels = "without labels" if one.label is None else "with labels"
-            raise ContractError(
-                f"the model failed on x of shape {tuple(one.x.shape)} {labels}: {type(error).__name__}: {error}. A "
-                "model that needs labels or conditions must get them"
-            ) from error
-    if OBSERVED not in nodes:
-        raise ContractError(f'expected the model to observe site "{OBSERVED}", got sites {sorted(nodes)}')
-    return nodes[OBSERVED]["fn"]
+    return sample_nodes(trace(model, arguments(model, one), 1))[OBSERVED]["fn"]

@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from ppvae.errors import ContractError
 
 
 class Noise:
@@ -28,7 +32,7 @@ class Noise:
     """
 
     def __init__(self) -> None:
-        self._outputs: list[Any] = []
+        self._outputs: list[tuple[Any, Any]] = []  # of each random operation: itself, and what it gave
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -39,7 +43,11 @@ class Noise:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Let each random operation give what it gave when it was recorded."""
+        """Let each random operation give what it gave when it was recorded.
+
+        Raises:
+            ContractError: the run has other random operations than the recorded one.
+        """
         with _Replay(iter(self._outputs)):
             yield
 
@@ -52,29 +60,39 @@ def _is_in_place(function: Any) -> bool:
     return function._schema.is_mutable
 
 
+def _copy(output: Any) -> Any:
+    """The same numbers in tensors of their own, which no in-place operation of the caller changes."""
+    return tree_map_only(Tensor, torch.clone, output)
+
+
 class _Record(TorchDispatchMode):
-    def __init__(self, outputs: list[Any]):
+    def __init__(self, outputs: list[tuple[Any, Any]]):
         super().__init__()
         self.outputs = outputs
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
         if _is_random(function):
-            # What an in-place operation wrote may be changed in place again.
-            self.outputs.append(output.clone() if _is_in_place(function) else output)
+            self.outputs.append((function, _copy(output)))
         return output
 
 
 class _Replay(TorchDispatchMode):
-    def __init__(self, outputs: Iterator[Any]):
+    def __init__(self, outputs: Iterator[tuple[Any, Any]]):
         super().__init__()
         self.outputs = outputs
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not _is_random(function):
             return function(*args, **(kwargs or {}))
-        output = next(self.outputs)
+        recorded, output = next(self.outputs, (None, None))
+        if recorded is not function:
+            raise ContractError(
+                "expected a guide that draws the same random tensors in the same order when it is run again on the "
+                f"same data, got {function} in place of {recorded or 'none'}; let what it draws depend on x and its "
+                "parameters alone"
+            )
         if not _is_in_place(function):
-            return output
+            return _copy(output)
         target: Any = (kwargs or {}).get("out", args[0] if args else None)
         return target.copy_(output)

@@ -1,5 +1,6 @@
 """The pair: the model and the guide, and the only place where either is run."""
 
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch.func import functional_call
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.isolation import evaluating, frozen, isolated
 from ppvae.engine.noise import Noise
-from ppvae.engine.particles import Draws, Particles, Site
+from ppvae.engine.particles import Draws, Particles, Site, require_density
 from ppvae.engine.tracing import (
     LABEL,
     OBSERVED,
@@ -27,7 +28,7 @@ from ppvae.engine.tracing import (
     trace,
     trace_enumerated,
 )
-from ppvae.errors import ContractError
+from ppvae.errors import ContractError, require_count
 
 
 def draw(
@@ -91,8 +92,7 @@ class Pair:
             record: keep the guide's noise, for estimators that score the draws again (``Particles.rescored``).
             step: of the training.
         """
-        if num_particles < 1:
-            raise ValueError(f"expected num_particles of at least 1, got {num_particles}")
+        num_particles = require_count("num_particles", num_particles)
         source = Replay(self, batch, num_particles, Noise() if record else None)
         with nullcontext() if source.noise is None else source.noise.recorded():
             traced = trace_enumerated(self.guide, arguments(self.guide, batch), num_particles)
@@ -113,15 +113,19 @@ class Pair:
             ContractError: the model observes something else that may depend on a latent: draws from the prior are
                 then no draws of the posterior.
         """
+        simulated, latents = self.simulated_sites(batch, draw_labels)
+        return simulated, {name: site.value for name, site in latents.items()}
+
+    def simulated_sites(self, batch: Batch, draw_labels: bool = False) -> tuple[Batch, dict[str, Site]]:
+        """:meth:`simulate`, with the sites of the latents instead of their values."""
         drawn = (OBSERVED, LABEL) if draw_labels else (OBSERVED,)
         with torch.no_grad(), evaluating(self.model), Unobserve(*drawn):
             traced = trace(self.model, arguments(self.model, batch), 1)
         sites = _sites("model", traced, 1, len(batch))
         _require_no_other_data(sites)
-        values = {name: site.value for name, site in sites.items() if not site.observed}
-        x = values.pop(OBSERVED).expand(1, *batch.x.shape)[0].to(batch.x.dtype)
-        simulated = Batch(x, None, batch.given) if LABEL in values else batch.with_x(x)
-        return simulated, values
+        latents = {name: site for name, site in sites.items() if not site.observed}
+        x = latents.pop(OBSERVED).value.expand(1, *batch.x.shape)[0].to(batch.x.dtype)
+        return Batch(x, None, batch.given) if LABEL in latents else batch.with_x(x), latents
 
     def prior(self, batch: Batch, num_particles: int) -> dict[str, Site]:
         """The model's sites at latents drawn from the prior, "x" at the data."""
@@ -136,10 +140,26 @@ class Pair:
 
     def guide_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
         """The sites of a guide that can score any value, at given values (K, B, *event) of its latents."""
+        return _scored(self.guide, self._guide_sites_at(batch, values, num_particles))
+
+    def simulated_guide(self, batch: Batch) -> dict[str, Site]:
+        """The guide's sites at one draw (x, z) ~ p for each datum, labels included, (1, B).
+
+        Raises:
+            ContractError: q is not a density over the whole space of the prior.
+        """
+        simulated, latents = self.simulated_sites(batch, draw_labels=True)
+        sites = self._guide_sites_at(simulated, {name: site.value for name, site in latents.items()}, 1)
+        require_same_latents(set(latents), set(sites))
+        for name, site in sites.items():
+            require_density(name, site.distribution, latents[name].distribution)
+        return _scored(self.guide, sites)
+
+    def _guide_sites_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
         require_can_score(self.guide)
         with At(values):
             traced = trace(self.guide, arguments(self.guide, batch), num_particles)
-        return _scored(self.guide, _sites("guide", traced, num_particles, len(batch)))
+        return _sites("guide", traced, num_particles, len(batch))
 
     def store(self) -> AbstractContextManager[None]:
         """The parameter store that the pair runs in."""
@@ -208,10 +228,24 @@ class Replay:
             return _scored(guide, self.guide_sites(traced))
 
     def classify(self, site: str, noise: bool) -> TorchDistribution:
-        """q(site | x), batch shape (B,); without noise in evaluation mode."""
-        unlabelled = replace(self.batch, y=None, all_known=False)
-        with self.pair.store(), nullcontext() if noise else evaluating(self.pair.guide):
-            return distribution_at(self.pair.guide, site, unlabelled)
+        """q(site | x), batch shape (B,); without noise in evaluation mode.
+
+        Raises:
+            ContractError: the guide does not draw the site, or cannot be called without labels.
+        """
+        guide, unlabelled = self.pair.guide, replace(self.batch, y=None, all_known=False)
+        try:
+            with self.pair.store(), nullcontext() if noise else evaluating(guide):
+                return distribution_at(guide, site, unlabelled)
+        except (ContractError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self.batch.label is None:
+                raise
+            raise ContractError(
+                f"expected a guide that draws site {site!r} when it is called without labels, got a "
+                f"{type(guide).__name__} that fails without them: {type(error).__name__}: {error}"
+            ) from error
 
     def draws_for(self, batch: Batch) -> Draws:
         """One draw of each of the guide's latents for another batch, (enumeration..., 1, B, *event), no gradient."""
@@ -220,15 +254,10 @@ class Replay:
             nodes = sample_nodes(trace_enumerated(_with_own_statistics(guide), arguments(guide, batch), 1))
         return {name: node["value"] for name, node in nodes.items()}
 
-    def simulate(self) -> tuple[Batch, Draws]:
-        """Draw (x, z) ~ p for as many data, labels included, without gradient."""
+    def score_simulated(self) -> dict[str, Site]:
+        """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""
         with self.pair.store():
-            return self.pair.simulate(self.batch, draw_labels=True)
-
-    def score_simulated(self, batch: Batch, values: Draws) -> dict[str, Site]:
-        """The guide's sites at simulated latents, (1, B)."""
-        with self.pair.store():
-            return self.pair.guide_at(batch, values, 1)
+            return self.pair.simulated_guide(self.batch)
 
 
 def _with_own_statistics(guide: Any) -> Callable[..., Any]:
@@ -270,10 +299,16 @@ def _scored(guide: Any, sites: dict[str, Site]) -> dict[str, Site]:
         try:
             _ = site.log_prob
         except (NotImplementedError, KeyError) as error:
-            if not hasattr(site.distribution, "transforms"):
+            if not _from_an_inverse(error):
                 raise
             raise ContractError(cannot_score(guide)) from error
     return sites
+
+
+def _from_an_inverse(error: Exception) -> bool:
+    """Whether a transform itself says that it has no inverse, and not a network that it calls."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_name == "_inverse"
 
 
 def require_same_latents(model: set[str], guide: set[str]) -> None:

@@ -99,11 +99,8 @@ class Source(Protocol):
     def classify(self, site: str, noise: bool) -> TorchDistribution:
         """q(site | x), batch shape (B,); without noise in evaluation mode."""
 
-    def simulate(self) -> tuple[Batch, Draws]:
-        """Draw (x, z) ~ p, without gradient."""
-
-    def score_simulated(self, batch: Batch, values: Draws) -> dict[str, Site]:
-        """The guide's sites at simulated latents."""
+    def score_simulated(self) -> dict[str, Site]:
+        """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""
 
     def draws_for(self, batch: Batch) -> Draws:
         """One draw of each of the guide's latents for another batch, (1, B, *event), without gradient."""
@@ -196,13 +193,7 @@ class Particles:
 
     def require_weight(self, name: str, read_tensors: bool = False) -> None:
         """:meth:`require_weights` of one site; ``read_tensors`` compares bounds that are tensors as well."""
-        reason = why_no_weights(self.guide[name].distribution, self.model[name].distribution, read_tensors)
-        if reason is not None:
-            raise ContractError(
-                f"expected q({name} | x) to be a density over the whole space of the prior p({name}), but {reason}: "
-                "the weights p/q do not exist. Choose a guide on the prior's space, or an objective that reads no "
-                "density of q (Reconstruction, wae, adversarial_autoencoder)"
-            )
+        require_density(name, self.guide[name].distribution, self.model[name].distribution, read_tensors)
 
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
@@ -293,6 +284,17 @@ class Particles:
 def add_up(terms: Iterable[Tensor]) -> Tensor:
     """The sum of at least one tensor, of shapes that broadcast."""
     return functools.reduce(operator.add, terms)
+
+
+def require_density(name: str, q: TorchDistribution, p: TorchDistribution, read_tensors: bool = False) -> None:
+    """Raise ContractError unless q is a density over the whole space of p; see :mod:`ppvae.engine.supports`."""
+    reason = why_no_weights(q, p, read_tensors)
+    if reason is not None:
+        raise ContractError(
+            f"expected q({name} | x) to be a density over the whole space of the prior p({name}), but {reason}: the "
+            "weights p/q do not exist. Choose a guide on the prior's space, or an objective that reads no density of q "
+            "(Reconstruction, wae, adversarial_autoencoder)"
+        )
 
 
 def _is_trusted(fn: Any) -> bool:

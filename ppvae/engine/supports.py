@@ -9,12 +9,12 @@ discrete latent have no such weights.
 import math
 from typing import Any
 
+import torch
 from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import constraints
 
-LOWER = ("lower_bound",)
-UPPER = ("upper_bound",)
+End = float | Tensor  # of an interval
 
 
 def why_no_weights(q: Any, p: Any, read_tensors: bool = False) -> str | None:
@@ -70,31 +70,43 @@ def num_values(fn: Any) -> int | None:
 def _why_narrower(q: Any, p: Any, read_tensors: bool) -> str | None:
     ours, theirs = _interval(q, read_tensors), _interval(p, read_tensors)
     if ours is None or theirs is None:  # not an interval: simplex, matrices
-        return None if type(q) is type(p) or ours is theirs is _UNKNOWN else f"q has support {q} and p {p}"
-    if _UNKNOWN in (ours, theirs):
+        return None if type(q) is type(p) else f"q has support {q} and p {p}"
+    if _reaches(-ours[0], -theirs[0]) and _reaches(ours[1], theirs[1]):
         return None
-    if ours[0] <= theirs[0] and theirs[1] <= ours[1]:
-        return None
-    return f"q is positive on ({ours[0]:g}, {ours[1]:g}) alone and p on ({theirs[0]:g}, {theirs[1]:g})"
+    return f"q is positive on {_written(*ours)} alone and p on {_written(*theirs)}"
 
 
-_UNKNOWN = (math.nan, math.nan)  # bounds that are tensors
+def _reaches(ours: End, theirs: End) -> bool:
+    """Whether an interval that ends at ``ours`` holds one that ends at ``theirs``; NaN is an end that was not read."""
+    if isinstance(ours, Tensor) or isinstance(theirs, Tensor):
+        return bool((torch.as_tensor(ours) >= torch.as_tensor(theirs)).all())
+    if math.isnan(ours):
+        return theirs != math.inf
+    return ours >= theirs or math.isnan(theirs)
 
 
-def _interval(support: Any, read_tensors: bool) -> tuple[float, float] | None:
-    """The interval of each element; None for a support that is no interval."""
+def _interval(support: Any, read_tensors: bool) -> tuple[End, End] | None:
+    """The interval of each element, NaN where a bound is a tensor that must not be read; None for no interval."""
     if support is constraints.real or type(support) is type(constraints.real):
         return -math.inf, math.inf
     lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     if lower is None and upper is None:
         return None
-    bounds = (-math.inf if lower is None else lower, math.inf if upper is None else upper)
-    if any(isinstance(bound, Tensor) for bound in bounds):
-        if not read_tensors:
-            return _UNKNOWN
-        low, high = (bound if isinstance(bound, Tensor) else Tensor([bound]) for bound in bounds)
-        return low.max().item(), high.min().item()
-    return float(bounds[0]), float(bounds[1])
+    return _end(lower, -math.inf, read_tensors), _end(upper, math.inf, read_tensors)
+
+
+def _end(bound: Any, none: float, read_tensors: bool) -> End:
+    if isinstance(bound, Tensor):
+        return bound.detach() if read_tensors else math.nan
+    return none if bound is None else float(bound)
+
+
+def _written(lower: End, upper: End) -> str:
+    ends = (
+        lower.max().item() if isinstance(lower, Tensor) else lower,
+        upper.min().item() if isinstance(upper, Tensor) else upper,
+    )
+    return "({}, {})".format(*("..." if math.isnan(end) else f"{end:g}" for end in ends))
 
 
 def _base(support: Any) -> Any:

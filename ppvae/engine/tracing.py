@@ -27,7 +27,9 @@ PLATE = "data"
 
 def arguments(function: Any, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
     """What a model or a guide is called with: (x, label), and those of the batch's conditions that it names."""
-    names = conditions_of(function)
+    if not batch.given:
+        return (batch.x, batch.label), {}
+    names = conditions_of(function) if batch.given else None
     given = {name: value for name, value in batch.given.items() if names is None or name in names}
     return (batch.x, batch.label), given
 
@@ -42,21 +44,23 @@ def conditions_of(function: Any) -> frozenset[str] | None:
 
 def required_conditions_of(function: Any) -> frozenset[str]:
     """The conditions that have no default."""
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    parameters = [parameter for parameter in _after_y(function) or [] if parameter.kind not in variable]
-    return frozenset(parameter.name for parameter in parameters if parameter.default is parameter.empty)
+    parameters = [each for each in _after_y(function) or [] if each.kind is not each.VAR_KEYWORD]
+    return frozenset(each.name for each in parameters if each.default is each.empty)
 
 
 def _after_y(function: Any) -> list[inspect.Parameter] | None:
-    """The parameters after x and y; None where the signature is hidden."""
+    """The parameters after x and y that can be given by name; None where the signature is hidden."""
     try:
-        return list(inspect.signature(_signature_of(function)).parameters.values())[2:]
+        parameters = list(inspect.signature(_signature_of(function)).parameters.values())
     except (TypeError, ValueError):
         return None
+    by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return [each for each in parameters if each not in by_place[:2] and each.kind is not each.VAR_POSITIONAL]
 
 
 def _signature_of(function: Any) -> Callable[..., Any]:
     """What names the conditions: ``encode`` of an amortized guide, ``forward`` of a module, else the function."""
+    function = getattr(function, "_orig_mod", function)  # torch.compile hides the signature
     forward = function.forward if isinstance(function, nn.Module) else function
     return getattr(forward, "conditions_named_by", lambda _: forward)(function)
 

@@ -2,19 +2,22 @@
 
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
+from ppvae.evaluation.generation import reconstruct, sample
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latent_traversals import traversals
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
 from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, BidirectionalEstimate
-from ppvae.evaluation.likelihood.annealing import ais, bdmc
+from ppvae.evaluation.likelihood.annealing import Annealing, ais, bdmc
 from ppvae.evaluation.likelihood.importance import LogMarginal, log_marginal
-from ppvae.evaluation.likelihood.inference_gaps import Gaps, gaps
-from ppvae.evaluation.likelihood.pareto import pareto_khat
+from ppvae.evaluation.likelihood.inference_gaps import Ascent, Gaps, gaps
+from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.simulated import Calibration, UpperBound, calibration, upper_bound
-from ppvae.evaluation.loss import evaluate_loss
+from ppvae.evaluation.loss import evaluate_loss, evaluate_parts
 
 __all__ = [
     "AnnealedEstimate",
+    "Annealing",
+    "Ascent",
     "BidirectionalEstimate",
     "Calibration",
     "Comparison",
@@ -29,13 +32,17 @@ __all__ = [
     "compare",
     "compare_pairs",
     "evaluate_loss",
+    "evaluate_parts",
     "features",
     "gaps",
     "inference_data",
+    "khat_limit",
     "latent_statistics",
     "log_marginal",
     "pareto_khat",
     "predict",
+    "reconstruct",
+    "sample",
     "traversals",
     "upper_bound",
 ]

@@ -1,67 +1,82 @@
 """Handing a pair over to ArviZ, 0.23 or 1.x."""
 
 from inspect import signature
+from typing import Any
 
-import pyro
+import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.engine.checks import check_input, check_parameters, check_weights, to_device_of
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import at_values, draw, sites_of
-from ppvae.engine.tracing import OBSERVED, trace
-from ppvae.evaluation.likelihood.simulated import refuse_discrete
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.checks import check_weights
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.pair import Pair
+from ppvae.engine.tracing import LABEL, OBSERVED
+from ppvae.evaluation.progress import blocks
+from ppvae.evaluation.requirements import require_continuous
+from ppvae.objectives.base import require_count
+
+Groups = dict[str, dict[str, Tensor]]
 
 
 def inference_data(
-    model, guide, x: Tensor, *, draws: int = 500, candidates: int = 10, chunk: int = 10_000, seed: int = 0
-):
-    """Posterior, log likelihood, prior and observed data of a pair without discrete sites.
+    model: Any,
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
+    *,
+    draws: int = 500,
+    candidates: int = 10,
+    chunk: int = 10_000,
+    seed: int = 0,
+    **given: Array,
+) -> Any:
+    """Posterior, log likelihood, prior, observed data and conditions of a pair without discrete sites, for ArviZ.
 
     The posterior draws are resampled from ``candidates * draws`` draws of the guide, with probability proportional to
-    their weights p(x, z) / q(z | x): better than the guide's own, and no better than its k-hat.
+    their weights p(x, z) / q(z | x): better than the guide's own draws, but not reliable where k-hat is bad.
 
     Args:
         model: generative model.
         guide: its guide.
-        x: data, shape (B, *event_shape).
+        data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
+        y: labels, all known, shape (B,); or None.
         draws: draws of each group, of one chain.
         candidates: draws of the guide for each that is kept.
         chunk: pairs of a draw and a datum that are evaluated at once; at least one datum is.
         seed: of the draws.
+        given: conditions of B rows each.
 
     Returns InferenceData with ArviZ 0.23, a DataTree with ArviZ 1.x; each variable has dimensions (chain, draw,
     datum, ...).
+
+    Raises:
+        ContractError: the pair or the data break the contract, a site is discrete, q is not a density over the prior's
+            whole space, or the weights of a datum are not finite.
     """
-    import arviz
-
-    if min(draws, candidates, chunk) < 1:
-        raise ValueError(f"expected draws, candidates and chunk of at least 1, got {draws}, {candidates} and {chunk}")
-    check_parameters(model, guide)
-    check_input(x, None)
-    x = to_device_of(model, x)
-    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        refuse_discrete(sites_of(trace(model, x[:1], None, 1)))
-        rows = max(1, chunk // (draws * candidates))
-        parts = [
-            _of_block(model, guide, x[start : start + rows], start, draws, candidates)
-            for start in range(0, len(x), rows)
-        ]
-    groups = {group: _joined([part[group] for part in parts]) for group in ("posterior", "log_likelihood", "prior")}
-    groups["observed_data"] = {OBSERVED: x.cpu().numpy()}
-    by_keyword = "posterior" in signature(arviz.from_dict).parameters  # ArviZ 0.23
-    return arviz.from_dict(**groups) if by_keyword else arviz.from_dict(groups)
+    draws, candidates = require_count("draws", draws), require_count("candidates", candidates)
+    rows = max(1, require_count("chunk", chunk) // (draws * candidates))
+    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        require_continuous(pair.prior(batch.rows(slice(0, 1)), 1))
+        parts = [_groups_of(pair, batch, block, draws, candidates) for block in blocks(len(batch), rows)]
+    groups = {group: _joined([part[group] for part in parts]) for group in parts[0]}
+    groups["observed_data"] = {OBSERVED: batch.x.cpu().numpy()}
+    constants = dict(batch.given) if batch.y is None else {LABEL: batch.y, **batch.given}
+    if constants:
+        groups["constant_data"] = {name: column.cpu().numpy() for name, column in constants.items()}
+    return _from_dict(groups)
 
 
-def _of_block(model, guide, x: Tensor, first_row: int, draws: int, candidates: int) -> dict[str, dict[str, Tensor]]:
-    """By group and variable, each (draws, B, ...)."""
-    particles = draw(model, guide, x, num_particles=draws * candidates)
-    check_weights(particles.log_weight, first_row)
+def _groups_of(pair: Pair, batch: Batch, block: slice, draws: int, candidates: int) -> Groups:
+    """Some of the data by group and variable, each (draws, B, ...)."""
+    part = batch.rows(block)
+    particles = pair.draw(part, draws * candidates)
+    check_weights(particles.log_weight, block.start)
     chosen = torch.multinomial(particles.log_weight.softmax(0).T, draws, replacement=True).T  # (draws, B)
-    rows = torch.arange(len(x), device=x.device)
+    rows = torch.arange(len(part), device=part.x.device)
     values = {name: site.value[chosen, rows] for name, site in particles.guide.items()}
-    likelihood = at_values(model, x, None, values, draws)[OBSERVED].log_prob
-    prior = sites_of(trace(model, x, None, draws))
+    likelihood = pair.model_at(part, values, draws)[OBSERVED].log_prob
+    prior = pair.prior(part, draws)
     return {
         "posterior": values,
         "log_likelihood": {OBSERVED: likelihood},
@@ -69,6 +84,13 @@ def _of_block(model, guide, x: Tensor, first_row: int, draws: int, candidates: i
     }
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> dict:
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
     """Blocks of rows put together, as arrays (chain, draw, datum, ...)."""
     return {name: torch.cat([part[name] for part in parts], 1).unsqueeze(0).cpu().numpy() for name in parts[0]}
+
+
+def _from_dict(groups: dict[str, Any]) -> Any:
+    import arviz
+
+    by_keyword = "posterior" in signature(arviz.from_dict).parameters  # ArviZ 0.23
+    return arviz.from_dict(**groups) if by_keyword else arviz.from_dict(groups)

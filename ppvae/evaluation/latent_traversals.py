@@ -2,63 +2,88 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from ppvae.engine.checks import check_input, check_parameters, to_device_of
-from ppvae.engine.contract import check_pair
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import draw
-from ppvae.engine.tracing import OBSERVED, distribution_at
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.pair import Pair
+from ppvae.engine.tracing import OBSERVED
 from ppvae.errors import ContractError
 from ppvae.evaluation.disentanglement.representation import mean_of
+from ppvae.evaluation.generation import mean_or_draw
 
 VALUES = tuple(v / 2 for v in range(-4, 5))
 
 
-def traversals(model, guide, x: Tensor, *, site: str = "z", values: Sequence[float] = VALUES, seed: int = 0) -> Tensor:
+def traversals(
+    model: Any,
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
+    *,
+    site: str = "z",
+    values: Sequence[float] = VALUES,
+    seed: int = 0,
+    **given: Array,
+) -> Tensor:
     """E[x | z] with one element of z = E_q[z | x] after the other set to each of some values.
+
+    Where the distribution of x has no mean, it is a draw.
 
     Args:
         model: generative model.
         guide: its guide.
-        x: one datum, shape (1, *event_shape).
+        data: one datum: a ``Dataset``, a tensor or a numpy array of shape (1, *event_shape).
+        y: its label, shape (1,); or None.
         site: a latent of shape (D,). Other latents are drawn from the guide, the same for every code.
         values: V of them, in units of z.
-        seed: of what is drawn: other latents, and 32 draws for a mean that has no formula.
+        seed: of what is drawn: other latents, and 32 draws for a mean without formula.
+        given: conditions of one row each.
 
     Returns:
         Tensor of shape (D, V, *event_shape).
 
-    Raises ContractError for more than one datum, a latent that is no vector, and a pair with discrete sites;
-    ValueError for no value, or one that is not finite.
+    Raises:
+        ContractError: more than one datum, a latent that is no vector, a pair with discrete sites.
+        ValueError: no value, or one that is not finite.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> moved = ppvae.traversals(model, guide, torch.zeros(1, 2), values=(-1.0, 0.0, 1.0))
+        >>> moved.shape, moved[0, :, 0]
+        (torch.Size([2, 3, 2]), tensor([-1.,  0.,  1.]))
     """
     if not len(values) or not all(map(math.isfinite, values)):
         raise ValueError(f"expected finite values to move an element to, at least one, got {tuple(values)}")
-    check_parameters(model, guide)
-    check_input(x, None)
-    x = to_device_of(model, x)
-    if len(x) != 1:
-        raise ContractError(f"expected one datum, shape (1, ...), got {len(x)}")
-    check_pair(model, guide, x)
-    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        particles = draw(model, guide, x)
-        sites, fn = particles.guide, particles.latent(site).distribution
-        mean = mean_of(fn, site)  # given the draws of the latents before it
-        if any(latent.enumerated for latent in sites.values()):
-            raise ContractError(f"expected a pair without discrete sites, got {list(sites)}")
-        if len(fn.event_shape) != 1:
-            raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(fn.event_shape)}")
-        mean = mean.reshape(fn.event_shape)
+    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        if len(batch) != 1:
+            raise ContractError(f"expected one datum, shape (1, ...), got {len(batch)}")
+        mean, others = _code(pair, batch, site)
         codes = torch.stack([_moved(mean, d, value) for d in range(len(mean)) for value in values])
-        drawn = {name: latent.value[0] for name, latent in sites.items()}
-        latents = {name: value.expand(len(codes), *value.shape[1:]) for name, value in drawn.items()}
-        many = x.expand(len(codes), *x.shape[1:])
-        images = distribution_at(poutine.condition(model, {**latents, site: codes}), OBSERVED, many).mean
-    return images.reshape(len(mean), len(values), *x.shape[1:])
+        latents = {name: value.expand(1, len(codes), *value.shape[2:]) for name, value in others.items()}
+        many = batch.rows(torch.zeros(len(codes), dtype=torch.long, device=codes.device))
+        images = mean_or_draw(pair.model_at(many, {**latents, site: codes.unsqueeze(0)}, 1)[OBSERVED].distribution)
+    return images.reshape(len(mean), len(values), *batch.x.shape[1:])
+
+
+def _code(pair: Pair, batch: Batch, site: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """E_q[z | x] of one latent given the draws of those before it, shape (D,), and draws of all, (1, 1, *event)."""
+    particles = pair.draw(batch)
+    fn = particles.latent(site).distribution
+    mean = mean_of(fn, site)
+    if any(latent.enumerated for latent in particles.guide.values()):
+        raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
+    if len(fn.event_shape) != 1:
+        raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(fn.event_shape)}")
+    return mean.reshape(fn.event_shape), {name: latent.value for name, latent in particles.guide.items()}
 
 
 def _moved(z: Tensor, element: int, value: float) -> Tensor:

@@ -8,41 +8,48 @@ Surgery".
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-import pyro
 import torch
-from pyro.distributions.distribution import Distribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ppvae.engine.checks import check_input, check_parameters, check_weights, to_device_of
-from ppvae.engine.contract import check_pair
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import draw, require_can_score
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.checks import check_weights
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.isolation import forked_randomness
+from ppvae.engine.pair import Pair, require_can_score
 from ppvae.engine.particles import Particles, Site
 from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError
+from ppvae.evaluation.progress import blocks
+from ppvae.objectives.base import require_count
 
 ACTIVE = 0.01
+REFERENCES = 8  # draws at which the priors of different data are compared
 
 
 @dataclass(frozen=True, eq=False)
 class LatentStatistics:
-    """Of one latent site over N data; nats.
+    """Of one latent site over N data; in nats.
 
     Where the pair has other latents, q and p of the site depend on those drawn before it, and E_q is over them too.
+    Where the pair is given labels or conditions, q and p depend on those of each datum.
 
     Attributes:
         variance_of_means: Var_x E_q[z_d | x], shape (D,).
         kl_per_dimension: E_x KL(q(z_d | x) || p(z_d)), shape (D,); NaN unless both are products of Normals and what
             p depends on is drawn by the guide before the site.
-        rate: E_x KL(q(z | x) || p(z)); over all sites they add up to that of the pair.
+        rate: E_x KL(q(z | x) || p(z)); over all sites they add up to the rate of the pair.
         distortion: - E_x E_q log p(x | all latents).
-        mutual_information: E_x E_q log q(z | x) / q(z), at most :attr:`log_n`: near it, it says only "at least". NaN
-            unless the site is the first that the guide draws.
-        aggregate_kl: KL(q(z) || p(z)) = rate - mutual information; NaN unless the site is also the model's first.
+        mutual_information: E_x E_q log q(z | x) / q(z), at most :attr:`log_n`; close to log N it is only a lower
+            bound. NaN unless the site is the first that the guide draws.
+        aggregate_kl: KL(q(z) || p(z)) = rate - mutual information; NaN unless the site is also the first of the model,
+            with the same prior for all data. Where the prior depends on a condition or a label there is no single p(z),
+            and the rate has no such split.
         log_n: log N.
     """
 
@@ -56,9 +63,9 @@ class LatentStatistics:
 
     @property
     def active_units(self) -> int:
-        """Elements with Var_x E_q[z_d | x] > 0.01. Raises ValueError where one draw could not tell."""
+        """Elements with Var_x E_q[z_d | x] > 0.01. Raises ValueError where one draw is too few to tell."""
         if self.variance_of_means.isnan().any():
-            raise ValueError("expected num_particles of at least 2 for a latent whose mean has no formula, got 1")
+            raise ValueError("expected num_particles of at least 2 for a latent with a mean without formula, got 1")
         return int((self.variance_of_means > ACTIVE).sum())
 
     def __repr__(self) -> str:
@@ -72,93 +79,117 @@ class LatentStatistics:
 
 
 def latent_statistics(
-    model, guide, x: Tensor, *, site: str = "z", num_particles: int = 10, chunk: int = 256, seed: int = 0
+    model: Any,
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
+    *,
+    site: str = "z",
+    num_particles: int = 10,
+    chunk: int = 256,
+    seed: int = 0,
+    **given: Array,
 ) -> LatentStatistics:
     """Statistics of one continuous latent site.
 
     Args:
         model: generative model.
         guide: its guide, without discrete sites, which must be able to score any value.
-        x: data, shape (N, *event_shape).
+        data: a ``Dataset``, a tensor or a numpy array of shape (N, *event_shape).
+        y: labels, all known, shape (N,); or None.
         site: the latent.
         num_particles: draws for each datum; the mutual information uses the first of them.
         chunk: data that are replayed at once, and draws that are scored at once against as many posteriors.
         seed: of the draws.
+        given: conditions of N rows each.
+
+    Raises:
+        ContractError: the pair or the data break the contract, a site is discrete, the guide cannot score, or the
+            weights of a datum are not finite.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> ppvae.latent_statistics(model, guide, torch.randn(100, 2)).kl_per_dimension.shape
+        torch.Size([2])
     """
-    if num_particles < 1 or chunk < 1:
-        raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
-    check_parameters(model, guide)
-    check_input(x, None)
-    x = to_device_of(model, x)
-    check_pair(model, guide, x[:4])
-    require_can_score(guide)
-    blocks = [slice(start, start + chunk) for start in range(0, len(x), chunk)]
-    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        parts = [_of_block(model, guide, x[block], site, num_particles) for block in blocks]
-        first_of_guide, first_of_model = parts[0].first_of_guide, parts[0].first_of_model
-        check_weights(torch.cat([part.log_weight for part in parts], -1))
-        rate, information = _mean([part.rate for part in parts]).item(), math.nan
-        if first_of_guide:
-            z = torch.cat([part.first_draw for part in parts])
-            posteriors = (distribution_at(guide, site, x[block]) for block in blocks)
-            information = _mutual_information(posteriors, z, chunk)
-        means = torch.cat([part.means for part in parts])
-        return LatentStatistics(
-            variance_of_means=(means.var(0, correction=0) - _mean([part.noise for part in parts])).cpu(),
-            kl_per_dimension=_mean([part.kl_per_dimension for part in parts]).cpu(),
-            rate=rate,
-            distortion=_mean([part.distortion for part in parts]).item(),
-            mutual_information=information,
-            aggregate_kl=rate - information if first_of_model else math.nan,
-            log_n=math.log(len(x)),
-        )
-
-
-@dataclass(frozen=True)
-class _Block:
-    """What is kept of some of the data, one row a datum."""
-
-    log_weight: Tensor
-    rate: Tensor
-    distortion: Tensor
-    means: Tensor
-    noise: Tensor
-    kl_per_dimension: Tensor
-    first_draw: Tensor
-    first_of_guide: bool
-    first_of_model: bool
-
-
-def _of_block(model, guide, x: Tensor, site: str, num_particles: int) -> _Block:
-    particles = draw(model, guide, x, num_particles=num_particles)
-    if any(s.enumerated for s in particles.guide.values()):
-        raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
-    rate = particles.kl(site)
-    first_of_guide = site == next(iter(particles.guide))
-    means, noise = _means(particles.guide[site], first_of_guide)
-    return _Block(
-        log_weight=particles.log_weight.logsumexp(0),
+    num_particles, chunk = require_count("num_particles", num_particles), require_count("chunk", chunk)
+    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        first_of_guide, first_of_model = _first_latents(pair, batch, site)
+        rows = blocks(len(batch), chunk)
+        found = _Rows.joined([_statistics_of(pair, batch, block, site, num_particles) for block in rows])
+        rate, information, one_prior = found.rate.mean().item(), math.nan, False
+        if first_of_guide == site:
+            posteriors = (distribution_at(guide, site, batch.rows(block)) for block in rows)
+            information = _mutual_information(posteriors, found.draw, chunk)
+        if first_of_model == site:
+            priors = (distribution_at(model, site, batch.rows(block)) for block in rows)
+            one_prior = _are_same(priors, found.draw[:REFERENCES])
+    return LatentStatistics(
+        variance_of_means=(found.mean.var(0, correction=0) - found.noise.mean(0)).cpu(),
+        kl_per_dimension=found.kl_per_dimension.mean(0).cpu(),
         rate=rate,
-        distortion=-particles.average(particles.log_likelihood),
-        means=means,
-        noise=noise,
-        kl_per_dimension=_kl_per_dimension(particles, site),
-        first_draw=particles.guide[site].value[0].clone(),  # lest it keep all the others
-        first_of_guide=first_of_guide,
-        first_of_model=site == next(name for name, s in particles.model.items() if not s.observed),
+        distortion=found.distortion.mean().item(),
+        mutual_information=information,
+        aggregate_kl=rate - information if one_prior else math.nan,
+        log_n=math.log(len(batch)),
     )
 
 
-def _mean(parts: list[Tensor]) -> Tensor:
-    """Over all data, from the rows of each block."""
-    return torch.cat(parts).mean(0)
+def _first_latents(pair: Pair, batch: Batch, site: str) -> tuple[str, str]:
+    """The latent that the guide, and the one that the model draws first. Raises ContractError for discrete sites."""
+    require_can_score(pair.guide)
+    with forked_randomness(batch.x.device):
+        particles = pair.draw(batch.rows(slice(0, 1)))
+        if any(latent.enumerated for latent in particles.guide.values()):
+            raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
+        particles.latent(site)
+        return next(iter(particles.guide)), next(name for name, s in particles.model.items() if not s.observed)
 
 
-def _means(q: Site, drawn_first: bool) -> tuple[Tensor, Tensor]:
-    """E_q[z_d] of each datum, (B, D): by the mean's formula, else from the draws; and what the noise of K draws adds
-    to its variance."""
+@dataclass(frozen=True)
+class _Rows:
+    """What is kept of some of the data, one row a datum."""
+
+    rate: Tensor
+    distortion: Tensor
+    mean: Tensor
+    noise: Tensor
+    kl_per_dimension: Tensor
+    draw: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Rows"]) -> "_Rows":
+        """The rows of all parts."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def _statistics_of(pair: Pair, batch: Batch, block: slice, site: str, num_particles: int) -> _Rows:
+    particles = pair.draw(batch.rows(block), num_particles)
+    check_weights(particles.log_weight, block.start)
+    q = particles.guide[site]
+    mean, noise = _means(q, exact=site == next(iter(particles.guide)))
+    return _Rows(
+        rate=particles.kl(site),
+        distortion=-particles.average(particles.log_likelihood),
+        mean=mean,
+        noise=noise,
+        kl_per_dimension=_kl_per_dimension(particles, site),
+        draw=q.value[0].clone(),  # a view would keep all of the draws in memory
+    )
+
+
+def _means(q: Site, exact: bool) -> tuple[Tensor, Tensor]:
+    """E_q[z_d] of each datum, (B, D), and what the noise of K draws adds to its variance.
+
+    By the formula of the mean, else from the draws. ``exact`` tells whether q depends on no other draw.
+    """
     try:
-        means, exact = q.distribution.mean, drawn_first  # else a mean given other draws
+        means = q.distribution.mean
     except NotImplementedError:
         means, exact = q.value, False
     means = means.reshape(*means.shape[:2], -1)  # of a scalar latent too
@@ -169,7 +200,7 @@ def _means(q: Site, drawn_first: bool) -> tuple[Tensor, Tensor]:
     return means.mean(0), means.expand(len(q.value), -1, -1).var(0) / len(q.value)
 
 
-def _mutual_information(posteriors: Iterable[Distribution], z: Tensor, chunk: int) -> float:
+def _mutual_information(posteriors: Iterable[TorchDistribution], z: Tensor, chunk: int) -> float:
     """Mean over n of log q(z_n | x_n) - log 1/N sum_m q(z_n | x_m), for draws z of shape (N, *event)."""
     own, total = [], z.new_full((len(z),), -torch.inf)
     for block, posterior in zip(z.split(chunk), posteriors, strict=True):
@@ -179,6 +210,13 @@ def _mutual_information(posteriors: Iterable[Distribution], z: Tensor, chunk: in
         ]
         total = torch.logaddexp(total, torch.cat(scores))
     return (torch.cat(own) - total + math.log(len(z))).double().mean().item()
+
+
+def _are_same(priors: Iterable[TorchDistribution], z: Tensor) -> bool:
+    """Whether all data have the same prior, judged by its density at a few values z (R, *event)."""
+    values = z.unsqueeze(1)
+    log_prob = torch.cat([prior.log_prob(values).expand(len(z), *prior.batch_shape) for prior in priors], 1)
+    return torch.allclose(log_prob, log_prob[:, :1].expand_as(log_prob), rtol=1e-5, atol=1e-6)
 
 
 def _kl_per_dimension(particles: Particles, name: str) -> Tensor:

@@ -1,34 +1,122 @@
-"""An objective's loss over a whole data set."""
+"""An objective's loss, and its parts, over a whole data set."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import pyro
+import pyro.infer
 import torch
+from torch import Tensor
 
-from ppvae.data import Dataset
-from ppvae.engine.checks import to_device_of
+from ppvae.data import Dataset, as_dataset
+from ppvae.engine.batch import Array, Batch
 from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.tracing import mark_known
+from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.tracing import arguments
+from ppvae.objectives.base import Objective, Parts
+
+LOSS = "loss"  # the only part of an estimator of Pyro's
 
 
 def evaluate_loss(
-    objective, model, guide, data: Dataset, *, batch_size: int = 500, seed: int = 0, step: int | None = None
+    objective: pyro.infer.ELBO,
+    model: Any,
+    guide: Any,
+    data: Dataset | Array,
+    *,
+    batch_size: int = 500,
+    seed: int = 0,
+    step: int | None = None,
 ) -> float:
-    """Mean loss per datum, in nats, in evaluation mode; minus the bound, for a bound.
+    """Mean loss per datum, in nats, in evaluation mode; of a bound, minus the bound.
 
     Args:
         objective: an objective of ppvae or a ``pyro.infer.ELBO``.
         model: generative model.
         guide: its guide.
-        data: every row counts once, on any device; labels are used where they are known.
+        data: a Dataset, a tensor or a numpy array, on any device. Every row counts once; labels are used where they are
+            known.
         batch_size: rows evaluated at once, at most; a regulariser that is a statistic of the batch depends on it.
-        seed: of binarization and draws; the caller's own random state is left alone.
+        seed: of binarization and draws; the caller's random state stays as it was.
         step: of the training, for an objective of ppvae with schedules.
+
+    Example:
+
+        >>> import torch, ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> evaluate_loss(ppvae.ELBO(), model, guide, torch.zeros(10, 2)) > 0
+        True
     """
-    data = data.to(to_device_of(model, data.x[:1]).device)
-    total = torch.zeros((), dtype=torch.float64, device=data.x.device)
-    modules = model, guide, *getattr(objective, "adversaries", ())
-    with evaluation_mode(*modules, device=data.x.device, seed=seed), pyro.validation_enabled(False):
-        for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
-            for index in rows.tensor_split(-(-len(rows) // batch_size)) if len(rows) else ():  # no short one at the end
-                part = (data.rows(index), mark_known(data.y[index])) if labelled else (data.rows(index),)
-                total += objective.loss(model, guide, *part, **({} if step is None else {"step": step}))
-    return total.item() / len(data)
+    return sum(
+        evaluate_parts(objective, model, guide, data, batch_size=batch_size, seed=seed, step=step).values(), start=0.0
+    )
+
+
+def evaluate_parts(
+    objective: pyro.infer.ELBO,
+    model: Any,
+    guide: Any,
+    data: Dataset | Array,
+    *,
+    batch_size: int = 500,
+    seed: int = 0,
+    step: int | None = None,
+) -> dict[str, float]:
+    """The named parts of :func:`evaluate_loss`, means per datum in nats, which add up to the loss.
+
+    An estimator of Pyro's has the one part "loss". Arguments as of :func:`evaluate_loss`.
+
+    Example:
+
+        >>> import torch, ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> sorted(evaluate_parts(ppvae.ELBO(), model, guide, torch.zeros(10, 2)))
+        ['distortion', 'rate/z']
+    """
+    data, parameter = dataset_for(data, "data", model, guide), first_parameter(model, guide)
+    data = data if parameter is None else data.to(parameter.device)
+    owned = [player.module for player in getattr(objective, "players", ())]
+    totals: dict[str, Tensor] = {}
+    with (
+        evaluation_mode(model, guide, *owned, device=data.x.device, seed=seed),
+        pyro.validation_enabled(False),
+    ):
+        for batch in _batches(data, batch_size):
+            for name, part in _sums(objective, model, guide, batch, step).items():
+                totals[name] = totals.get(name, 0.0) + part.double()
+    return {name: total.item() / len(data) for name, total in totals.items()}
+
+
+def dataset_for(data: Any, name: str, *modules: Any) -> Dataset:
+    """Data as a Dataset, a floating numpy array in the floating type of the modules.
+
+    Raises:
+        DataError: the data are of another kind; the message calls them ``name``.
+    """
+    parameter = first_parameter(*modules)
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f" and parameter is not None:
+        data = torch.as_tensor(data, dtype=parameter.dtype)
+    return as_dataset(data, name)
+
+
+def _batches(data: Dataset, batch_size: int) -> Iterator[Batch]:
+    """The labelled and then the unlabelled rows, in parts of equal size, so that none is short."""
+    for labelled, rows in zip((True, False), data.rows_by_label(), strict=True):
+        for index in rows.tensor_split(-(-len(rows) // batch_size)) if len(rows) else ():
+            batch = data.batch(index.to(data.x.device), all_known=labelled)
+            yield batch if labelled else Batch(batch.x, None, batch.given)
+
+
+def _sums(objective: Any, model: Any, guide: Any, batch: Batch, step: int | None) -> Parts:
+    """The parts summed over a batch."""
+    if isinstance(objective, Objective):
+        parts = objective.parts(objective.particles(Pair(model, guide), batch, step))
+        return {name: part.sum() if part.dim() else part * len(batch) for name, part in parts.items()}
+    given = {name: value for function in (model, guide) for name, value in arguments(function, batch)[1].items()}
+    labels = () if batch.label is None else (batch.label,)
+    return {LOSS: torch.as_tensor(objective.loss(model, guide, batch.x, *labels, **given))}

@@ -1,8 +1,10 @@
-"""Networks: tensors in, tensors out, any leading dimensions; no Pyro in here."""
+"""Networks: tensors in, tensors out, with any leading dimensions and without Pyro."""
 
 from ppvae.nn.augmentation import RandomWarp
 from ppvae.nn.autocast import Autocast
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
+from ppvae.nn.functional import softplus
+from ppvae.nn.missing import FillMissing
 from ppvae.nn.mlp import MLP, LabelledLinear, LabelledMLP
 
 __all__ = [
@@ -11,7 +13,9 @@ __all__ = [
     "ConvClassifier",
     "ConvDecoder",
     "ConvEncoder",
+    "FillMissing",
     "LabelledLinear",
     "LabelledMLP",
     "RandomWarp",
+    "softplus",
 ]

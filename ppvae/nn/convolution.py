@@ -5,19 +5,25 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ppvae.nn.mlp import flatten_event, linear_layers
+from ppvae.nn.mlp import Activation, flatten_event, linear_layers
 
 
 class ConvEncoder(nn.Module):
     """Strided convolutions and linear layers: (..., H, W) or (..., C, H, W) -> (..., out_features).
 
     Args:
-        image_shape: (H, W) or (C, H, W); each stage halves the image, so H and W must be multiples of
-            2 ** len(channels).
+        image_shape: (H, W) or (C, H, W). Each stage halves the image: H and W are multiples of 2 ** len(channels).
         channels: output channels of the stages (4x4 kernels, stride 2).
         out_features: length of the output.
         activation: constructor of the nonlinearity.
         hidden: widths of linear layers between the convolutions and the output.
+
+    Raises ValueError for an image shape that cannot be halved so often.
+
+    Example:
+
+        >>> ConvEncoder((28, 28), channels=[4, 8], out_features=6)(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 6])
     """
 
     def __init__(
@@ -25,7 +31,7 @@ class ConvEncoder(nn.Module):
         image_shape: Sequence[int],
         channels: Sequence[int],
         out_features: int,
-        activation=nn.ReLU,
+        activation: Activation = nn.ReLU,
         hidden: Sequence[int] = (),
     ):
         super().__init__()
@@ -38,13 +44,26 @@ class ConvEncoder(nn.Module):
         self.layers = nn.Sequential(*stages, nn.Flatten(), *linear_layers(widths, activation))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output for x of shape (..., *image_shape)."""
         return over_images(self.layers, x, self.image_shape)
 
 
 class ConvDecoder(nn.Module):
     """Linear layers and transposed convolutions: (..., in_features) -> (..., H, W) or (..., C, H, W).
 
-    Args mirror :class:`ConvEncoder`; ``hidden`` and ``channels`` run from the code to the image.
+    Args:
+        in_features: length of the input.
+        channels: input channels of the stages (transposed 4x4 kernels, stride 2).
+        image_shape: (H, W) or (C, H, W). Each stage doubles the image: H and W are multiples of 2 ** len(channels).
+        activation: constructor of the nonlinearity.
+        hidden: widths of linear layers between the input and the convolutions.
+
+    Raises ValueError for an image shape that cannot be halved so often.
+
+    Example:
+
+        >>> ConvDecoder(3, channels=[8, 4], image_shape=(28, 28))(torch.zeros(5, 3)).shape
+        torch.Size([5, 28, 28])
     """
 
     def __init__(
@@ -52,7 +71,7 @@ class ConvDecoder(nn.Module):
         in_features: int,
         channels: Sequence[int],
         image_shape: Sequence[int],
-        activation=nn.ReLU,
+        activation: Activation = nn.ReLU,
         hidden: Sequence[int] = (),
     ):
         super().__init__()
@@ -68,6 +87,7 @@ class ConvDecoder(nn.Module):
         self.layers = nn.Sequential(*stages)
 
     def forward(self, z: Tensor) -> Tensor:
+        """The images for z of shape (..., in_features)."""
         flat = flatten_event(z, (self.in_features,)).reshape(-1, self.in_features)
         return self.layers(flat).reshape(*z.shape[:-1], *self.image_shape)
 
@@ -80,6 +100,13 @@ class ConvClassifier(nn.Module):
         num_classes: number of classes.
         width: channels of the first stage; the others have 2, 2 and 4 times as many.
         dropout: probability that a channel is dropped before the linear layer.
+
+    Raises ValueError for another image shape.
+
+    Example:
+
+        >>> ConvClassifier((28, 28), num_classes=10)(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(self, image_shape: Sequence[int], num_classes: int, width: int = 16, dropout: float = 0.5):
@@ -99,20 +126,27 @@ class ConvClassifier(nn.Module):
         self.head = nn.Sequential(nn.Dropout2d(dropout), nn.Flatten(), nn.Linear(features, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits for x of shape (..., *image_shape)."""
         return over_images(lambda images: self.head(self.convolutions(images)), x, self.image_shape)
 
 
 def over_images(layers: Callable[[Tensor], Tensor], x: Tensor, image_shape: tuple[int, ...]) -> Tensor:
-    """Apply layers that take (N, C, H, W) to (..., H, W) or (..., C, H, W), and restore what stood before the image."""
+    """Layers of (N, C, H, W) applied to images (..., H, W) or (..., C, H, W); shape (..., features).
+
+    Example:
+
+        >>> over_images(nn.Flatten(), torch.zeros(2, 3, 8, 8), (8, 8)).shape
+        torch.Size([2, 3, 64])
+    """
     leading = flatten_event(x, image_shape).shape[: x.dim() - len(image_shape)]
-    # Channels last is faster on a CPU (`to`: with one channel `contiguous` changes no strides). The weights stay as
-    # they are: Pyro's parameter store copies what is not contiguous, and a stock SVI loop would train the copy.
+    # Channels last is faster on a CPU (`to`: with one channel `contiguous` changes no strides). The weights keep their
+    # layout: Pyro's parameter store copies what is not contiguous, and a stock SVI loop would train the copy.
     images = x.reshape(-1, *_with_colours(image_shape)).to(memory_format=torch.channels_last)
     return layers(images).reshape(*leading, -1)
 
 
 class _ChannelsLast(nn.Module):
-    """The layout of :func:`over_images` for what comes out of linear layers; the convolutions after it keep it."""
+    """The layout of :func:`over_images` for the output of linear layers; the convolutions after it keep it."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last)
@@ -123,7 +157,7 @@ def _with_colours(image_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reduced(image_shape: tuple[int, ...], halvings: int) -> tuple[int, int, int]:
-    """(C, H, W) after so many halvings."""
+    """(C, H, W) after that many halvings."""
     factor = 2**halvings
     if len(image_shape) not in (2, 3) or any(length % factor or not length for length in image_shape[-2:]):
         raise ValueError(

@@ -1,10 +1,13 @@
-"""Fully connected networks, with or without a class label beside the input."""
+"""Fully connected networks of an input, or of an input and a class label."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+
+Shape = int | Sequence[int]
+Activation = Callable[[], nn.Module]
 
 
 class MLP(nn.Module):
@@ -15,50 +18,84 @@ class MLP(nn.Module):
         hidden: widths of the hidden layers; empty for a linear map.
         out_shape: event shape of the output, or its length.
         activation: constructor of the nonlinearity after each hidden layer.
+
+    Example:
+
+        >>> import torch
+        >>> MLP((8, 8), [32, 16], 4)(torch.zeros(5, 8, 8)).shape
+        torch.Size([5, 4])
     """
 
-    def __init__(self, in_shape, hidden: Sequence[int], out_shape, activation=nn.ReLU):
+    def __init__(self, in_shape: Shape, hidden: Sequence[int], out_shape: Shape, activation: Activation = nn.ReLU):
         super().__init__()
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = [math.prod(self.in_shape), *hidden, math.prod(self.out_shape)]
         self.layers = linear_layers(widths, activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output for x of shape (..., *in_shape)."""
         return unflatten(self.layers(flatten_event(x, self.in_shape)), self.out_shape)
 
 
 class LabelledLinear(nn.Module):
-    """W x + V[y] + b, the first layer on [x, one-hot(y)], which multiplies x once for all classes.
+    """W x + V[y] + b: the linear layer of [x, one-hot(y)], which multiplies x once for all classes.
+
+    ``x`` has shape (..., in_features) and ``y`` any shape that broadcasts with x's leading dimensions: with y of shape
+    (C, 1, 1) over all C classes the product W x is still computed once.
 
     Args:
         in_features: length of x.
         num_classes: number of classes of y.
         out_features: length of the output.
 
-    ``x`` has shape (..., in_features) and ``y`` any shape that broadcasts with x's leading dimensions: with y
-    of shape (C, 1, 1) over all C classes the product W x is still computed once.
+    Example:
+
+        >>> import torch
+        >>> LabelledLinear(5, num_classes=3, out_features=7)(torch.zeros(2, 5), torch.arange(3).reshape(3, 1)).shape
+        torch.Size([3, 2, 7])
     """
 
     def __init__(self, in_features: int, num_classes: int, out_features: int):
         super().__init__()
         self.linear = nn.Linear(in_features, out_features)
         self.embedding = nn.Embedding(num_classes, out_features)
-        # nn.Linear's own range for the concatenated input, so that the layer is the usual one.
+        # nn.Linear's range for the concatenated input: the layer is initialised as the usual one.
         bound = (in_features + num_classes) ** -0.5
         for weight in (self.linear.weight, self.linear.bias, self.embedding.weight):
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The output for x (..., in_features) and labels y (...)."""
         return self.linear(x) + self.embedding(y)
 
 
 class LabelledMLP(nn.Module):
     """Fully connected network of x and a class: (..., *in_shape), (...) -> (..., *out_shape).
 
-    Args as for :class:`MLP`; ``num_classes`` is the number of classes of y. At least one hidden layer.
+    Args:
+        in_shape: event shape of x, or its length.
+        num_classes: number of classes of y.
+        hidden: widths of the hidden layers, at least one.
+        out_shape: event shape of the output, or its length.
+        activation: constructor of the nonlinearity after each hidden layer.
+
+    Raises ValueError without a hidden layer.
+
+    Example:
+
+        >>> import torch
+        >>> LabelledMLP(2, 3, [16], (8, 8))(torch.zeros(5, 2), torch.zeros(5, dtype=torch.long)).shape
+        torch.Size([5, 8, 8])
     """
 
-    def __init__(self, in_shape, num_classes: int, hidden: Sequence[int], out_shape, activation=nn.ReLU):
+    def __init__(
+        self,
+        in_shape: Shape,
+        num_classes: int,
+        hidden: Sequence[int],
+        out_shape: Shape,
+        activation: Activation = nn.ReLU,
+    ):
         super().__init__()
         if not hidden:
             raise ValueError("expected at least one hidden layer, got none: y would only shift the output")
@@ -67,28 +104,55 @@ class LabelledMLP(nn.Module):
         self.rest = nn.Sequential(activation(), *linear_layers([*hidden, math.prod(self.out_shape)], activation))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The output for x (..., *in_shape) and labels y of a shape that broadcasts with (...)."""
         return unflatten(self.rest(self.first(flatten_event(x, self.in_shape), y)), self.out_shape)
 
 
-def as_shape(shape) -> tuple[int, ...]:
-    """An event shape from a length or a sequence of lengths."""
+def as_shape(shape: Shape) -> tuple[int, ...]:
+    """An event shape from a length or a sequence of lengths.
+
+    Example:
+
+        >>> as_shape(3), as_shape([8, 8])
+        ((3,), (8, 8))
+    """
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 def flatten_event(x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """(..., *event_shape) -> (..., product of event_shape)."""
+    """(..., *event_shape) -> (..., product of event_shape). Raises ValueError for an input of another shape.
+
+    Example:
+
+        >>> import torch
+        >>> flatten_event(torch.zeros(5, 8, 8), (8, 8)).shape
+        torch.Size([5, 64])
+    """
     if tuple(x.shape[x.dim() - len(event_shape) :]) != event_shape:
         raise ValueError(f"expected an input of shape (..., {', '.join(map(str, event_shape))}), got {tuple(x.shape)}")
     return x.flatten(x.dim() - len(event_shape)) if len(event_shape) > 1 else x
 
 
 def unflatten(output: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """(..., product of event_shape) -> (..., *event_shape)."""
+    """(..., product of event_shape) -> (..., *event_shape).
+
+    Example:
+
+        >>> import torch
+        >>> unflatten(torch.zeros(5, 64), (8, 8)).shape
+        torch.Size([5, 8, 8])
+    """
     return output.unflatten(-1, event_shape) if len(event_shape) > 1 else output
 
 
-def linear_layers(widths: Sequence[int], activation) -> nn.Sequential:
-    """Linear maps from each width to the next, the nonlinearity between them."""
+def linear_layers(widths: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Linear maps from each width to the next, with the nonlinearity between them.
+
+    Example:
+
+        >>> len(linear_layers([5, 8, 3], nn.ReLU))
+        3
+    """
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]

@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 import pyro.infer
@@ -13,7 +13,7 @@ from ppvae.engine.batch import Array, Batch, as_batch
 from ppvae.engine.pair import Pair
 from ppvae.engine.particles import Particles, add_up
 from ppvae.engine.player import Player
-from ppvae.errors import ContractError
+from ppvae.errors import ContractError, require_count
 
 Parts = dict[str, Tensor]
 Completable = Literal["rate", "distortion"]
@@ -170,7 +170,7 @@ class Penalty(Regulariser):
         return {**parts, unused(name, parts): self.penalty(particles)}
 
 
-def unused(name: str, parts: Parts) -> str:
+def unused(name: str, parts: Container[str]) -> str:
     """The name, with a number where there is a part of that name already."""
     numbered = (f"{name}#{number}" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in parts)
@@ -267,14 +267,3 @@ def require_objective(objective: Any) -> Objective:
             "not be combined"
         )
     return objective
-
-
-def require_count(name: str, value: Any) -> int:
-    """A whole number of at least 1, numpy's included, as an int. Raises ValueError or TypeError for anything else."""
-    try:
-        count = value.__index__()
-    except AttributeError:
-        raise TypeError(f"expected {name} to be a whole number, got {value!r}") from None
-    if count < 1:
-        raise ValueError(f"expected {name} of at least 1, got {count}")
-    return count

@@ -20,10 +20,12 @@ class Ramp:
 
     Raises ValueError for other arguments.
 
-    >>> from ppvae.objectives.schedules import Ramp
-    >>> ramp = Ramp(1.0, 0.0, steps=4)
-    >>> [ramp(step) for step in (0, 1, 4, 100)]
-    [1.0, 0.75, 0.0, 0.0]
+    Example:
+
+        >>> from ppvae.objectives.schedules import Ramp
+        >>> ramp = Ramp(1.0, 0.0, steps=4)
+        >>> [ramp(step) for step in (0, 1, 4, 100)]
+        [1.0, 0.75, 0.0, 0.0]
     """
 
     start: float
@@ -44,9 +46,11 @@ def warm_up(steps: int, end: float = 1.0) -> Ramp:
     Source: Bowman et al. 2016, "Generating Sentences from a Continuous Space"; Sonderby et al. 2016, "Ladder
     Variational Autoencoders".
 
-    >>> from ppvae.objectives.schedules import warm_up
-    >>> warm_up(100)(25)
-    0.25
+    Example:
+
+        >>> from ppvae.objectives.schedules import warm_up
+        >>> warm_up(100)(25)
+        0.25
     """
     return Ramp(0.0, end, steps)
 
@@ -56,9 +60,11 @@ def value_at(value: float | Schedule, step: int | None) -> float:
 
     Raises ContractError where a schedule has no step, or its value is below 0 or not finite.
 
-    >>> from ppvae.objectives.schedules import value_at, warm_up
-    >>> value_at(3.0, None), value_at(warm_up(100), 25)
-    (3.0, 0.25)
+    Example:
+
+        >>> from ppvae.objectives.schedules import value_at, warm_up
+        >>> value_at(3.0, None), value_at(warm_up(100), 25)
+        (3.0, 0.25)
     """
     if not callable(value):
         return value
@@ -73,25 +79,15 @@ def value_at(value: float | Schedule, step: int | None) -> float:
     return number
 
 
-def least(value: float | Schedule) -> float:
-    """The smallest value that a weight takes; 0 for a schedule other than a :class:`Ramp`, where it is not known.
-
-    >>> from ppvae.objectives.schedules import Ramp, least
-    >>> least(2.0), least(Ramp(4.0, 1.0, steps=10)), least(lambda step: 1.0 + step)
-    (2.0, 1.0, 0.0)
-    """
-    if isinstance(value, Ramp):
-        return min(value.start, value.end)
-    return 0.0 if callable(value) else value
-
-
 def require_weight(name: str, value: float | Schedule) -> None:
     """Raise ValueError if a constant, or an end of a :class:`Ramp`, is below 0 or not finite.
 
-    >>> from ppvae.objectives.schedules import require_weight
-    >>> require_weight("gamma", -1.0)
-    Traceback (most recent call last):
-    ValueError: expected gamma of at least 0, got -1.0
+    Example:
+
+        >>> from ppvae.objectives.schedules import require_weight
+        >>> require_weight("gamma", -1.0)
+        Traceback (most recent call last):
+        ValueError: expected gamma of at least 0, got -1.0
     """
     constants = (value.start, value.end) if isinstance(value, Ramp) else () if callable(value) else (value,)
     for constant in constants:

@@ -1,73 +1,101 @@
-"""Batches made of parts: the labelled rows of a step, and the unlabelled ones.
+"""The batches of each step: unlabelled rows, labelled rows, or one batch of each.
 
-Each part is homogeneous (every label known, or none), so that labelled rows pay for their own class only,
-stock Pyro estimators train on partially labelled data as they are, and nothing need be asked of the device.
+Each batch is homogeneous (every label known, or none), so that stock Pyro estimators train on partially labelled data
+as they are, and a step never asks the device which labels are known.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ppvae.data import Dataset
-from ppvae.engine.tracing import mark_known
+from ppvae.engine.batch import Batch
+from ppvae.objectives.base import require_count
 
-OTHER = 1 << 32  # apart from the seed of any other run
-Part = tuple[Tensor] | tuple[Tensor, Tensor]
+OTHER = 1 << 32  # added to the seed of an independent order: apart from the seed of any other run
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How many rows a step has, and how many steps an epoch.
+
+    Args:
+        batch_size: rows per step; of partially labelled data, unlabelled rows per step.
+        labelled_per_step: of partially labelled data, labelled rows per step beside the unlabelled ones, at most.
+        steps_per_epoch: default one pass over the data (over the unlabelled rows, if they are partially labelled). If
+            smaller, each epoch uses a random subset of the rows.
+
+    Raises ValueError or TypeError for anything but whole numbers of at least 1.
+
+    Example:
+
+        >>> Batching(batch_size=100, labelled_per_step=50)
+        Batching(batch_size=100, labelled_per_step=50, steps_per_epoch=None)
+    """
+
+    batch_size: int = 128
+    labelled_per_step: int = 100
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None or name != "steps_per_epoch":
+                object.__setattr__(self, name, require_count(name, value))
 
 
 class Batches:
-    """The steps of an epoch; which rows stand in which step is a function of (seed, epoch) alone.
+    """The steps of every epoch. Which rows a step has is a function of (seed, epoch, step) alone.
 
     Args:
         data: the data, on the training device.
-        batch_size: rows a step; of partially labelled data, the unlabelled rows a step.
-        labelled_per_step: labelled rows beside them, at most; they are gone through in turn.
+        batching: rows per step and steps per epoch; larger numbers than there are rows become the number of rows.
         seed: of the order.
-        steps: of an epoch; None for as many as go through the data once.
+
+    Example:
+
+        >>> data = Dataset(torch.arange(6.0).unsqueeze(1))
+        >>> batches = Batches(data, Batching(batch_size=3), seed=0)
+        >>> len(batches), [len(step[0]) for step in batches.epoch(0)]
+        (2, [3, 3])
     """
 
-    def __init__(
-        self, data: Dataset, batch_size: int, labelled_per_step: int = 100, seed: int = 0, steps: int | None = None
-    ):
-        if steps is not None and steps < 1:
-            raise ValueError(f"expected at least 1 step an epoch, got {steps}")
-        if batch_size < 1 or labelled_per_step < 1:
-            raise ValueError(f"expected batch sizes of at least 1, got {batch_size} and {labelled_per_step}")
-        self.data, self.seed, self._steps = data, seed, steps
+    def __init__(self, data: Dataset, batching: Batching, seed: int = 0):
+        self.data, self.batching, self.seed = data, batching, seed
         self._labelled, self._unlabelled = data.rows_by_label()
-        self._partial = bool(len(self._labelled)) and bool(len(self._unlabelled))
+        self.partial = bool(len(self._labelled)) and bool(len(self._unlabelled))
         self._main = self._unlabelled if len(self._unlabelled) else self._labelled
-        self.batch_size = min(batch_size, len(self._main))
-        self.labelled_per_step = min(labelled_per_step, len(self._labelled)) if self._partial else 0
+        self.batch_size = min(batching.batch_size, len(self._main))
+        self.labelled_per_step = min(batching.labelled_per_step, len(self._labelled)) if self.partial else 0
 
     def __len__(self) -> int:
-        """Steps of an epoch; rows that fill no whole batch wait for a later epoch's order."""
-        return self._steps or len(self._main) // self.batch_size
+        """Steps of an epoch; rows that fill no whole batch wait for the order of a later epoch."""
+        return self.batching.steps_per_epoch or len(self._main) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Part]]:
-        """The steps of one epoch from step ``start`` on, each a list of parts (x,) or (x, y)."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The steps of one epoch from step ``start`` on: each one batch, or the unlabelled and the labelled rows."""
         generator = torch.Generator().manual_seed(_folded((self.seed << 20) + epoch))
         device = self.data.x.device
         main = _order(self._main, len(self) * self.batch_size, generator).to(device)
         labelled = _order(self._labelled, len(self) * self.labelled_per_step, generator).to(device)
         for step in range(start, len(self)):
-            parts = [self._part(_slice(main, step, self.batch_size), bool(len(self._unlabelled)))]
-            if self._partial:
-                parts.append(self._part(_slice(labelled, step, self.labelled_per_step), False))
-            yield parts
+            batches = [self._batch(_slice(main, step, self.batch_size), not len(self._unlabelled))]
+            if self.partial:
+                batches.append(self._batch(_slice(labelled, step, self.labelled_per_step), True))
+            yield batches
 
     def other_order(self) -> "Batches":
-        """Batches of the same data in an order independent of this one's."""
-        return Batches(self.data, self.batch_size, max(self.labelled_per_step, 1), self.seed + OTHER, self._steps)
+        """Batches of the same data in an independent order."""
+        return Batches(self.data, self.batching, self.seed + OTHER)
 
-    def _part(self, index: Tensor, unlabelled: bool) -> Part:
-        x = self.data.rows(index)
-        return (x,) if unlabelled else (x, mark_known(self.data.y[index]))
+    def _batch(self, index: Tensor, labelled: bool) -> Batch:
+        batch = self.data.batch(index, all_known=labelled)
+        return batch if labelled else replace(batch, y=None)
 
 
 def _folded(seed: int) -> int:
-    """32 bits of a seed, all that torch's generator on a CPU heeds, with the higher ones mixed in."""
+    """The 32 bits of a seed that torch's generator on a CPU reads, with the higher bits mixed in."""
     return (seed ^ (seed >> 32) * 0x9E3779B1) % 2**32
 
 
@@ -76,7 +104,7 @@ def _slice(order: Tensor, step: int, size: int) -> Tensor:
 
 
 def _order(rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """``length`` of the rows: as many whole shuffles as it takes, one after the other."""
+    """The first ``length`` rows of as many whole shuffles as it takes."""
     if length == 0:
         return rows[:0]
     shuffles = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-length // len(rows)))]

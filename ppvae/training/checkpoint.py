@@ -1,30 +1,34 @@
 """Checkpoints: tensors in safetensors, everything else as JSON in its header. Nothing is unpickled."""
 
 import json
-import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pyro.infer import ELBO as PyroELBO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from ppvae.engine.player import Player
 from ppvae.errors import CheckpointError
-from ppvae.training.step import named_adversaries
+from ppvae.training.anew import forget_first_state
+from ppvae.training.files import write_whole
+from ppvae.training.players import PAIR, own_players, pair_module
 
-FORMAT = "ppvae-checkpoint-1"
-
-
-def save(path: Path, tensors: dict[str, Tensor], values: dict) -> None:
-    """Write a checkpoint whole or not at all: an interrupted write leaves the old one."""
-    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    unfinished = path.with_suffix(".unfinished")
-    save_file(whole, unfinished, metadata={"format": FORMAT, "values": json.dumps(values)})
-    os.replace(unfinished, path)
+FORMAT = "ppvae-checkpoint-2"
+Tensors = dict[str, Tensor]
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and values of a checkpoint. Raises CheckpointError if it is damaged or none."""
+def save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all: an interrupted write leaves the old one. Raises RunFolderError."""
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, serialised(copies, metadata={"format": FORMAT, "values": json.dumps(values)}))
+
+
+def read(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
+    """The tensors and the values of a checkpoint. Raises CheckpointError unless the file is a whole checkpoint."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint at {path}, found none")
@@ -32,92 +36,112 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of ppvae ({FORMAT})")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["values"])  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
+                raise CheckpointError(
+                    f"expected a checkpoint of format {FORMAT} at {path}, got {metadata.get('format', 'another file')}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            values = json.loads(metadata["values"])
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a checkpoint of ppvae ({error}); nothing was loaded. "
             "Use another checkpoint of the run, or start anew"
         ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"expected the values of {path} to be a dictionary, got a {type(values).__name__}")
+    return tensors, values
 
 
-def require(tensors: dict, values: dict, names: set[str], keys: set[str], path: str | Path) -> None:
-    """Raise CheckpointError unless a checkpoint has these tensors and values."""
-    missing = sorted((names - tensors.keys()) | (keys - values.keys()))
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(missing)}, so no run can be resumed from it; start anew")
-
-
-def load_checkpoint(path: str | Path, model: nn.Module, guide: nn.Module, objective=None) -> dict:
+def load_checkpoint(
+    path: str | Path, model: nn.Module, guide: nn.Module, objective: PyroELBO | None = None
+) -> dict[str, Any]:
     """Load a pair's weights from ``best.safetensors`` or ``last.safetensors`` of a run folder.
 
     Args:
         path: of the checkpoint.
-        model, guide: built as they were for the run.
-        objective: the run's, to load what it trained against the pair (a critic, a multiplier) too.
+        model: built as for the run.
+        guide: built as for the run.
+        objective: that of the run, to load its critics and multipliers as well.
 
-    Returns the checkpoint's values (epoch, step and the like). Raises CheckpointError, before any weight is
-    changed, if the file is damaged or belongs to another pair. Nothing in the file is executed.
+    Returns the checkpoint's values: "epoch", "step_in_epoch", "best" (the lowest validation loss), "seconds" and
+    "metrics" (one row an epoch). Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to another pair. No weight is changed then.
     """
-    tensors, values = read(path)
-    load_modules(tensors, {"model": model, "guide": guide, **named_adversaries(objective)}, path)
+    owned = own_players(objective)
+    modules = {PAIR: pair_module(model, guide), **{player.name: player.module for player in owned}}
+    values = _load_weights(path, modules)
+    forget_first_state(owned)
     return values
 
 
-def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Parameters and buffers of several modules, by ``role/name``."""
+def load_players(path: str | Path, players: Sequence[Player]) -> dict[str, Any]:
+    """Load the weights of the players of :func:`ppvae.train` from a run folder's checkpoint.
+
+    Returns the checkpoint's values, as :func:`load_checkpoint` does.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to other players. No weight is changed then.
+    """
+    return _load_weights(path, {player.name: player.module for player in players})
+
+
+def _load_weights(path: str | Path, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+    tensors, values = read(path)
+    saved = {name: t for name, t in tensors.items() if name.startswith(tuple(module_prefix(p) for p in modules))}
+    check_match(saved, module_tensors(modules), path)
+    check_finite(saved, parameter_names(modules), path)
+    load_modules(saved, modules)
+    return values
+
+
+def module_prefix(player: str) -> str:
+    """What the names of a player's parameters and buffers begin with."""
+    return f"module/{player}:"
+
+
+def module_tensors(modules: Mapping[str, nn.Module]) -> Tensors:
+    """Parameters and buffers of several modules, by ``module/player:name``."""
     return {
-        f"{role}/{name}": tensor for role, module in modules.items() for name, tensor in module.state_dict().items()
+        module_prefix(player) + name: tensor
+        for player, module in modules.items()
+        for name, tensor in module.state_dict().items()
+        if isinstance(tensor, Tensor)
     }
 
 
-def load_modules(tensors: dict[str, Tensor], modules: dict[str, nn.Module], path: str | Path) -> None:
-    """The inverse of :func:`module_tensors`; checks all names and shapes before it changes any."""
-    expected = module_tensors(modules)
-    saved = {name: tensor for name, tensor in tensors.items() if name.split("/")[0] in modules}
+def parameter_names(modules: Mapping[str, nn.Module]) -> list[str]:
+    """The names of the parameters alone, as in :func:`module_tensors`."""
+    return [module_prefix(player) + name for player, module in modules.items() for name, _ in module.named_parameters()]
+
+
+def load_modules(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Load what :func:`module_tensors` gives, which was checked by :func:`check_match`."""
+    for player, module in modules.items():
+        prefix = module_prefix(player)
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        module.load_state_dict(own, strict=False)  # names match; state other than tensors is not in the file
+
+
+def check_match(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise CheckpointError, with the first difference, unless names, shapes and types are the same."""
     for name in sorted(expected.keys() | saved.keys()):
-        ours, theirs = _shape(expected, name), _shape(saved, name)
+        ours, theirs = _form(expected.get(name)), _form(saved.get(name))
         if ours != theirs:
             raise CheckpointError(
-                f"{path} belongs to another pair: {name} is {theirs} there and {ours} here; nothing was loaded. "
-                "Build the pair as it was when the checkpoint was written"
+                f"{path} belongs to another run or pair: {name} is {theirs} in the file and {ours} here; nothing was "
+                "loaded. Build everything as it was when the checkpoint was written"
             )
-    for role, module in modules.items():
-        prefix = f"{role}/"
-        module.load_state_dict({n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)})
 
 
-def optimizer_tensors(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The state of several optimizers (moments, step counts), by ``role/parameter index/name``."""
-    return {
-        f"{role}/{index}/{name}": torch.as_tensor(value)
-        for role, optimizer in optimizers.items()
-        for index, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
-    }
+def check_finite(tensors: Mapping[str, Tensor], names: Iterable[str], path: str | Path) -> None:
+    """Raise CheckpointError where one of the named tensors holds NaN or infinity, which no run saves."""
+    for name in names:
+        if not torch.isfinite(tensors[name]).all():
+            raise CheckpointError(
+                f"expected finite numbers in {path}, got NaN or infinity in {name}; nothing was loaded"
+            )
 
 
-def load_optimizers(tensors: dict[str, Tensor], optimizers: dict[str, torch.optim.Optimizer]) -> None:
-    """The inverse of :func:`optimizer_tensors`."""
-    parameters = {
-        role: [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for role, optimizer in optimizers.items()
-    }
-    states: dict[str, dict[int, dict[str, Tensor]]] = {role: {} for role in optimizers}
-    for name, tensor in tensors.items():
-        role, *rest = name.split("/")
-        if role in optimizers:
-            index = int(rest[0])
-            states[role].setdefault(index, {})[rest[1]] = _laid_out_as(parameters[role][index], tensor)
-    for role, optimizer in optimizers.items():
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": states[role]})
-
-
-def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """A moment in its parameter's memory format, which fused updates rely upon and a file does not keep."""
-    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-
-
-def _shape(tensors: dict[str, Tensor], name: str) -> str:
-    return f"of shape {tuple(tensors[name].shape)}" if name in tensors else "absent"
+def _form(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

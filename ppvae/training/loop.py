@@ -1,155 +1,301 @@
-"""The training loop: the only one."""
+"""Training: ``fit`` for a pair, ``train`` for any players. Both run the same loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyro
+import pyro.infer
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ppvae.data import Dataset
+from ppvae.data import Dataset, as_dataset
+from ppvae.engine.batch import Array
 from ppvae.engine.checks import check_modules
 from ppvae.engine.isolation import denormals_flushed, evaluating, forked_randomness, frozen, isolated, modes_restored
-from ppvae.evaluation.loss import evaluate_loss
-from ppvae.objectives import Objective
-from ppvae.training.batches import Batches
-from ppvae.training.device import resolve_device
+from ppvae.engine.player import Optimizer, Player
+from ppvae.evaluation.loss import dataset_for
+from ppvae.training.anew import begin_anew
+from ppvae.training.arguments import (
+    RunDir,
+    Validation,
+    as_batching,
+    as_epochs,
+    as_objective,
+    as_run_dir,
+    as_seed,
+    as_validation,
+    check_optimizer,
+    check_players,
+)
+from ppvae.training.backends import Eager, as_backend
+from ppvae.training.batches import Batches, Batching
+from ppvae.training.checks import check_data, check_num_data
+from ppvae.training.describe import describe, describe_data, describe_players, digest_of_module
+from ppvae.training.device import environment
+from ppvae.training.optimizers import adam
+from ppvae.training.players import players_of
 from ppvae.training.progress import ProgressReport
-from ppvae.training.run import Run
+from ppvae.training.run import Evaluate, Run
 from ppvae.training.run_folder import RunFolder, locked
-from ppvae.training.setup import check_data, check_num_data, describe_run
 from ppvae.training.signals import stop_on_signals
-from ppvae.training.step import adversaries
-
-
-def adam(lr: float = 1e-3, **options) -> Callable[[list[nn.Parameter]], torch.optim.Optimizer]:
-    """Constructor of Adam with its update fused into one kernel."""
-    return lambda parameters: torch.optim.Adam(parameters, lr=lr, fused=True, **options)
+from ppvae.training.validation import PairEvaluation, held_out
 
 
 @dataclass
 class FitResult:
-    """What :func:`fit` gives back; the pair itself is trained in place.
+    """What :func:`fit` and :func:`train` return. The modules themselves are trained in place.
 
     Attributes:
-        metrics: one dictionary an epoch: epoch, step, seconds, loss, validation_loss and what ``evaluate`` gave.
-            Losses are means per datum, in nats.
+        metrics: one dictionary per epoch. "epoch", "step" and "seconds" (of training) say where it was written.
+            "loss" is the pair's loss, and each part of it has its own name ("distortion", "rate/z"); both are means per
+            datum over the epoch, in nats, and the parts add up to the loss. Another player's loss has the player's name
+            ("critic/z"). Of data that are labelled in part, "unlabelled_loss" and "unlabelled/distortion" are the means
+            over the unlabelled rows alone. "validation_loss" and "validation/distortion" are those of the validation
+            data. What ``evaluate`` gave has the names that it gave.
         run_dir: the run folder, if there is one.
     """
 
-    metrics: list[dict] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
     run_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What fit and train have in common, checked."""
+
+    epochs: int
+    batching: Batching
+    run_dir: RunDir | None
+    backend: Eager
+    seed: int
+    progress: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.backend.device
 
 
 def fit(
     model: nn.Module,
     guide: nn.Module,
-    objective,
-    data: Dataset | Tensor,
+    objective: pyro.infer.ELBO,
+    data: Dataset | Array,
     *,
     epochs: int,
-    batch_size: int = 128,
-    steps_per_epoch: int | None = None,
-    labelled_per_step: int = 100,
-    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
-    schedule: Callable[[int], float] | None = None,
+    batch_size: int | Batching = 128,
+    optimizer: Optimizer | None = None,
     train_model: bool = True,
-    validation: Dataset | None = None,
-    evaluate: Callable[[], dict[str, float]] | None = None,
-    run_dir: str | Path | None = None,
-    resume: bool = False,
-    device: str | torch.device = "auto",
+    validation: Dataset | Array | Validation | None = None,
+    run_dir: str | Path | RunDir | None = None,
+    device: str | torch.device | Eager = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
-    """Train a pair.
+    """Train a pair in place, and what its objective trains beside it (critics, multipliers).
 
     Args:
-        model: generative model, called ``model(x, y)``.
-        guide: guide, called ``guide(x, y)``.
-        objective: an objective of ppvae, or any ``pyro.infer.ELBO`` such as ``Trace_ELBO()``. What it trains against
-            the pair (a critic, a multiplier) is trained with it, in place too, and kept in the checkpoints.
-        data: a :class:`~ppvae.data.Dataset`, or a floating tensor of shape (N, *event_shape).
-        epochs: passes over the data (over its unlabelled rows, where it is partially labelled).
-        batch_size: rows a step (unlabelled rows, where the data is partially labelled).
-        steps_per_epoch: steps after which the loss is validated, a checkpoint written and the order drawn anew; None
-            for a pass over the data, which epochs are else. Rows that an epoch does not reach are left to chance.
-        labelled_per_step: labelled rows beside the unlabelled ones in each step, at most.
-        optimizer: parameters -> torch optimizer; ``adam(1e-3)`` if None.
-        schedule: step -> factor on the learning rate of the pair; what the objective trains against it keeps its own.
+        model: generative model, called ``model(x, y, **given)``.
+        guide: guide, called ``guide(x, y, **given)``.
+        objective: an objective of ppvae, or an estimator of Pyro's such as ``Trace_ELBO()``. Its critics and
+            multipliers begin anew in each fit that does not resume a run.
+        data: a :class:`~ppvae.data.Dataset`, a tensor or a numpy array of shape (N, *event_shape).
+        epochs: passes over the data (over the unlabelled rows, if they are partially labelled).
+        batch_size: rows per step, or :class:`Batching` for labelled rows per step and steps per epoch.
+        optimizer: parameters -> torch optimizer of the pair; default ``adam(1e-3)``. A learning-rate schedule is a part
+            of it: ``adam(1e-3, schedule=lambda step: 0.99**step)``.
         train_model: False freezes the model (parameters, batch statistics, dropout) and trains the guide alone.
-        validation: data on which the loss is taken after each epoch, in evaluation mode with fixed random
-            numbers and the objective's schedules as at the end; ``best.safetensors`` is the epoch where it was lowest
-            (with a critic or a multiplier in it, losses of two epochs are not measured alike).
-        evaluate: called after each epoch, in evaluation mode without gradients; its numbers join the metrics.
-        run_dir: folder for configuration, metrics and checkpoints; None writes nothing.
-        resume: go on from the folder's last checkpoint, to the same numbers as an uninterrupted run (on one
-            machine; on CUDA as far as its kernels repeat themselves).
-        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
-        seed: of the order of the data and of all sampling; the caller's own random state is left alone.
-        progress: show a progress bar.
+        validation: data on which the loss is taken after each epoch, or :class:`Validation` to evaluate more. The loss
+            is taken in evaluation mode with fixed random numbers, on rows without labels unless every training row has
+            one, and with the objective's schedules as at the end of training. ``best.safetensors`` is the epoch with
+            the lowest one (a critic or a multiplier changes the loss from epoch to epoch).
+        run_dir: folder for configuration, metrics and checkpoints, or :class:`RunDir` to resume the run in it. None
+            writes nothing.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1"; or a backend, which computes the steps.
+        seed: of the order of the data and of all sampling; the caller's random state stays as it was.
+        progress: show a progress bar on a terminal, and print a line per epoch.
 
-    Raises ContractError where pair or data break the contract, NonFiniteLossError where the loss turns NaN or
-    infinite, Interrupted on SIGINT or SIGTERM (with a run folder, after a checkpoint was written), and
-    CheckpointError where a checkpoint is damaged or of another run. Modules are put in training mode, and back after.
+    Returns the metrics of each epoch. Modules are in training mode during training, and afterwards in the mode that
+    they had. No ``.grad`` stays filled, and Pyro's parameter store stays as it was.
+
+    Raises:
+        ContractError: pair or data break the contract.
+        DataError: the data are of another kind.
+        TypeError, ValueError: another argument is of the wrong kind or out of range.
+        NonFiniteLossError: the loss turned NaN or infinite.
+        Interrupted: SIGINT or SIGTERM came; with a run folder a checkpoint was written.
+        RunFolderError: the folder cannot be written, or holds a run and ``resume`` is not set.
+        CheckpointError: the checkpoint to resume is damaged or belongs to another run.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> result = ppvae.fit(model, guide, ppvae.ELBO(), torch.zeros(64, 2), epochs=2, progress=False)
+        >>> list(result.metrics[0])
+        ['epoch', 'step', 'seconds', 'loss', 'distortion', 'rate/z']
     """
-    if epochs < 1:
-        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    plan = _plan(epochs, batch_size, run_dir, device, seed, progress)
+    objective, validation = as_objective(objective), as_validation(validation)
     check_modules(model, guide)
-    device = resolve_device(device)
-    data, validation = _prepared(data, device), None if validation is None else _prepared(validation, device)
-    for module in (model, guide, *adversaries(objective)):
-        module.to(device)
-    check_data(model, guide, data)
+    players = players_of(model, guide, objective, adam() if optimizer is None else check_optimizer(optimizer))
+    data = dataset_for(data, "data", model, guide).to(plan.device)
+    extra = held_out(validation, data, model, guide)
+    _move(players, plan.device)
     check_num_data(objective, data)
-    if validation is not None:
-        check_data(model, guide, validation)
-    batches = Batches(data, batch_size, labelled_per_step, seed, steps_per_epoch)
-    with locked(run_dir), _training(model, guide, adversaries(objective), train_model, device, seed):
-        run = Run(model, guide, objective, batches, optimizer or adam(), schedule)
-        run.begin(RunFolder(run_dir, resume, {} if run_dir is None else describe_run(run, train_model)))
-        with (
-            stop_on_signals(run.folder.path is not None) as request,
-            ProgressReport(epochs, len(batches), progress) as report,
-        ):
-            while run.epoch < epochs:
-                run.train_epoch(request, report)
-                run.finish_epoch(lambda: _evaluate(run, validation, evaluate, epochs, seed), request, report)
-    return FitResult(run.metrics, run.folder.path)
+    for checked in (data,) if extra is None else (data, extra):
+        check_data(model, guide, checked)
+    batches = Batches(data, plan.batching, plan.seed)
+    end, rows = plan.epochs * len(batches), batches.batch_size
+    evaluate = PairEvaluation(objective, model, guide, extra, validation, plan.seed, end, rows)
+    settings = {
+        "model": type(model).__name__,
+        "guide": type(guide).__name__,
+        "objective": describe(objective),
+        "frozen_model": None if train_model else digest_of_module(model),
+        "validation": None if extra is None else describe_data(extra),
+    }
+    with _training(players, plan), pyro.validation_enabled(False), nullcontext() if train_model else _held(model):
+        return _run(players, batches, plan, evaluate, settings, anew=players[1:])
 
 
-def _prepared(data: Dataset | Tensor, device: torch.device) -> Dataset:
-    return (data if isinstance(data, Dataset) else Dataset(data)).to(device)
+def train(
+    players: Sequence[Player],
+    data: Dataset | Array,
+    *,
+    epochs: int,
+    batch_size: int | Batching = 128,
+    evaluate: Evaluate | None = None,
+    run_dir: str | Path | RunDir | None = None,
+    device: str | torch.device | Eager = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> FitResult:
+    """Train any players in place: in each step each of them descends in turn on the same batch.
+
+    It is the loop of :func:`fit` without a pair, a guide or an objective.
+
+    Args:
+        players: in the order of their turns, with different names.
+        data: a :class:`~ppvae.data.Dataset`, a tensor or a numpy array of shape (N, *event_shape).
+        epochs: passes over the data.
+        batch_size: rows per step, or :class:`Batching`.
+        evaluate: its numbers are added to each epoch's metrics; called in evaluation mode without gradients.
+        run_dir: as in :func:`fit`. :func:`load_players` reads the weights back.
+        device: as in :func:`fit`; the players' modules are moved there.
+        seed: of the order of the data and of all sampling; the caller's random state stays as it was.
+        progress: show a progress bar on a terminal, and print a line per epoch.
+
+    Returns the metrics of each epoch: the mean loss of each player under its name, and the parts of a loss that has
+    parts under "name/part".
+
+    Raises the errors of :func:`fit`.
+
+    Example:
+
+        >>> from ppvae.engine.player import Player
+        >>> x = torch.linspace(-1, 1, 64).unsqueeze(1)
+        >>> line = nn.Linear(1, 1)
+        >>> def squared_error(turn):
+        ...     batch = turn.batches[0].x
+        ...     return (line(batch) - 3 * batch).square().mean()
+        >>> player = Player("line", line, squared_error, adam(0.1))
+        >>> result = train([player], x, epochs=50, batch_size=16, progress=False)
+        >>> result.metrics[-1]["line"] < 0.01
+        True
+    """
+    plan = _plan(epochs, batch_size, run_dir, device, seed, progress)
+    evaluate = as_validation(Validation(evaluate=evaluate)).evaluate or dict
+    players = check_players(players)
+    data = as_dataset(data).to(plan.device)
+    _move(players, plan.device)
+    with _training(players, plan):
+        return _run(players, Batches(data, plan.batching, plan.seed), plan, evaluate, {})
+
+
+def _plan(
+    epochs: int,
+    batch_size: int | Batching,
+    run_dir: str | Path | RunDir | None,
+    device: str | torch.device | Eager,
+    seed: int,
+    progress: bool,
+) -> _Plan:
+    return _Plan(
+        as_epochs(epochs), as_batching(batch_size), as_run_dir(run_dir), as_backend(device), as_seed(seed), progress
+    )
+
+
+def _move(players: Sequence[Player], device: torch.device) -> None:
+    for player in players:
+        player.module.to(device)
 
 
 @contextmanager
-def _training(model, guide, others: tuple[nn.Module, ...], train_model: bool, device, seed: int) -> Iterator[None]:
-    """Everything that training needs and that is put back after it."""
+def _training(players: Sequence[Player], plan: _Plan) -> Iterator[None]:
+    """Everything that training needs and that is put back after it. One thread at a time."""
+    modules = [player.module for player in players]
     with (
-        modes_restored(model, guide, *others),
-        forked_randomness(device, seed),
-        pyro.validation_enabled(False),  # the pair was checked; Pyro's own checks wait for the device
-        isolated(model, guide),
-        nullcontext() if train_model else frozen(model),
+        isolated(*modules),
+        modes_restored(*modules),
+        forked_randomness(plan.device, plan.seed),
         denormals_flushed(),
+        torch.enable_grad(),
     ):
-        model.train(train_model)  # a frozen model keeps its batch statistics too
-        for module in (guide, *others):
+        for module in modules:
             module.train()
         yield
 
 
-def _evaluate(run: Run, validation: Dataset | None, evaluate, epochs: int, seed: int) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    with torch.no_grad(), evaluating(*run.modules.values()), forked_randomness(run.device, seed):
-        if validation is not None:
-            options = {"seed": seed}
-            if isinstance(run.objective, Objective):  # the loss that training ends with, alike for every epoch
-                options["step"] = epochs * len(run.batches)
-                options |= {"batch_size": run.batches.batch_size} if run.objective.over_batch else {}
-            numbers["validation_loss"] = evaluate_loss(run.objective, run.model, run.guide, validation, **options)
-        if evaluate is not None:
-            numbers.update({name: float(value) for name, value in evaluate().items()})
-    return numbers
+@contextmanager
+def _held(model: nn.Module) -> Iterator[None]:
+    """Keep parameters, batch statistics and dropout of a model as they are."""
+    with frozen(model), evaluating(model):
+        yield
+
+
+def _run(
+    players: Sequence[Player],
+    batches: Batches,
+    plan: _Plan,
+    evaluate: Evaluate,
+    settings: Mapping[str, Any],
+    anew: Sequence[Player] = (),
+) -> FitResult:
+    """The loop. ``anew`` are the players that begin anew unless the run is resumed."""
+    with locked(None if plan.run_dir is None else plan.run_dir.path):
+        plan.backend.prepare(players)
+        described = {} if plan.run_dir is None else {**settings, **_describe(batches, plan)}
+        folder = RunFolder(plan.run_dir, described, environment(plan.device))
+        begin_anew(anew, folder.resumed)
+        run = Run(players, batches, plan.backend, folder)
+        with (
+            stop_on_signals(folder.path is not None) as request,
+            ProgressReport(plan.epochs, len(batches), plan.progress) as report,
+        ):
+            run.train(plan.epochs, _in_evaluation_mode(evaluate, players, plan), report, request)
+    return FitResult(run.position.metrics, folder.path)
+
+
+def _describe(batches: Batches, plan: _Plan) -> dict[str, Any]:
+    return {
+        **describe_data(batches.data),
+        "batch_size": batches.batch_size,
+        "labelled_per_step": batches.labelled_per_step,
+        "steps_per_epoch": len(batches),
+        "players": describe_players(plan.backend.descents, len(batches)),
+        "seed": plan.seed,
+    }
+
+
+def _in_evaluation_mode(evaluate: Evaluate, players: Sequence[Player], plan: _Plan) -> Evaluate:
+    def evaluated() -> Mapping[str, float]:
+        modules = [player.module for player in players]
+        with torch.no_grad(), evaluating(*modules), forked_randomness(plan.device, plan.seed):
+            return evaluate()
+
+    return evaluated

@@ -1,167 +1,148 @@
-"""A run, step by step: its state, its checkpoints, its stops."""
+"""A run, step by step: its players' turns, its log, its checkpoints, its stops."""
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from ppvae.errors import ContractError, Interrupted, NonFiniteLossError
-from ppvae.training import checkpoint
-from ppvae.training.batches import Batches, Part
+from ppvae.engine.batch import Batch
+from ppvae.engine.player import Player, Turn
+from ppvae.errors import Interrupted, NonFiniteLossError
+from ppvae.training.backends import Eager
+from ppvae.training.batches import Batches
+from ppvae.training.players import PAIR
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run_folder import RunFolder
 from ppvae.training.signals import StopRequest
-from ppvae.training.step import Trainer, named_adversaries
+from ppvae.training.state import Position, RunState
+from ppvae.training.tally import STEP, row_of
 
 CHECK_EVERY = 50  # steps between two looks at the loss; each look waits for the device
+Evaluate = Callable[[], Mapping[str, float]]
 
 
 class Run:
-    """A pair, its optimizer and how far they have come."""
+    """Players and how far they have come.
 
-    def __init__(self, model, guide, objective, batches: Batches, optimizer, schedule):
-        self.model, self.guide, self.objective = model, guide, objective
-        self.batches, self.schedule = batches, schedule
-        trainable = [p for module in (model, guide) for p in module.parameters() if p.requires_grad]
-        if not trainable:
-            raise ContractError(
-                "expected a parameter to train, got none; with train_model=False the guide must have some"
-            )
-        self.optimizer = optimizer(trainable)
-        self.trainer = Trainer(model, guide, objective, self.optimizer)
-        self.modules = {"model": model, "guide": guide, **named_adversaries(objective)}
-        self.optimizers = {"optimizer": self.optimizer, **self.trainer.named_optimizers()}
-        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.device = batches.data.x.device
-        self.epoch, self.step_in_epoch, self.best = 0, 0, float("inf")
-        self.seconds = 0.0
-        self.loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
-        self.metrics: list[dict] = []
+    Args:
+        players: in the order of their turns.
+        batches: the steps of every epoch.
+        backend: how a player descends.
+        folder: where the run is kept.
+    """
+
+    def __init__(self, players: Sequence[Player], batches: Batches, backend: Eager, folder: RunFolder):
+        self.players, self.batches, self.backend, self.folder = players, batches, backend, folder
+        self.position = Position()
+        self.state = RunState(backend, self.position, len(batches))
+        self.needs_other = any(player.needs_other for player in players)
+        if folder.resumed:
+            self.state.take_up(*folder.read_last(), folder.require_last())
+            folder.write_metrics(self.position.metrics)  # rows written after the last checkpoint are discarded
+        else:
+            self.save()  # a good checkpoint, whatever the first epoch brings
 
     @property
     def step(self) -> int:
-        return self.epoch * len(self.batches) + self.step_in_epoch
+        """The number of the next step."""
+        return self.position.epoch * len(self.batches) + self.position.step_in_epoch
 
-    def begin(self, folder: RunFolder) -> None:
-        """Take up the run that the folder holds, or write its first checkpoint."""
-        self.folder = folder
-        if folder.resumed:
-            self._load()
-        else:
-            self.save()  # so that there is a good checkpoint whatever the first epoch brings
+    def train(self, epochs: int, evaluate: Evaluate, report: ProgressReport, request: StopRequest) -> None:
+        """Train until so many epochs are complete, or until a stop is requested."""
+        while self.position.epoch < epochs:
+            self._train_epoch(report, request)
+            self._finish_epoch(evaluate, report)
+            self._stop_if(request)
 
-    def train_epoch(self, request: StopRequest, report: ProgressReport) -> None:
-        started = time.perf_counter()
-        for parts, other in zip(*self._streams(), strict=True):
-            self._set_rates()
-            self.loss_sum += self.trainer.step(parts, other, self.step)
-            self.step_in_epoch += 1
+    def _train_epoch(self, report: ProgressReport, request: StopRequest) -> None:
+        position, since = self.position, time.perf_counter()
+        for batches, other in self._steps():
+            self._take_turns(Turn(batches, other, self.step))
+            position.step_in_epoch += 1
             report.advance()
-            if self.step_in_epoch % CHECK_EVERY == 0:
-                report.loss(self.mean_loss())
-            if request:
-                self.seconds += time.perf_counter() - started
-                self._stop(request)
-        self.seconds += time.perf_counter() - started
+            if position.step_in_epoch % CHECK_EVERY == 0:
+                report.loss(sum(self._means()[self.players[0].name].values()))
+            position.seconds, since = position.seconds + time.perf_counter() - since, time.perf_counter()
+            self._stop_if(request)
 
-    def _streams(self) -> tuple[Iterable[list[Part]], Iterable[list[Part]]]:
-        """What is left of the epoch's batches, and as many independent ones where an adversary reads them."""
-        batches = self.batches.epoch(self.epoch, self.step_in_epoch)
-        if not self.trainer.needs_other:
-            return batches, repeat([], len(self.batches) - self.step_in_epoch)
-        return batches, self.batches.other_order().epoch(self.epoch, self.step_in_epoch)
+    def _steps(self) -> Iterable[tuple[list[Batch], list[Batch]]]:
+        """The rest of the epoch's batches, and as many independent ones if a player reads them."""
+        epoch, start = self.position.epoch, self.position.step_in_epoch
+        batches = self.batches.epoch(epoch, start)
+        other = self.batches.other_order().epoch(epoch, start) if self.needs_other else repeat([])
+        return zip(batches, other, strict=False)
 
-    def finish_epoch(self, evaluate: Callable[[], dict], request: StopRequest, report: ProgressReport) -> None:
-        loss = self.mean_loss()
+    def _take_turns(self, turn: Turn) -> None:
+        for player in self.players:
+            if turn.step % player.every == 0:
+                self.position.tally.add(player.name, self.backend.descend(player, turn))
+        self.position.tally.add(STEP, turn.log)
+
+    def _finish_epoch(self, evaluate: Evaluate, report: ProgressReport) -> None:
+        position, means = self.position, self._means()
         self._check_parameters()
-        self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.loss_sum.zero_()
-        row = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": round(self.seconds, 3),
-            "loss": loss,
-            **evaluate(),
-        }
-        self.metrics.append(row)
-        self.folder.append_metrics(row)
-        improved = row.get("validation_loss", float("inf")) < self.best
-        self.best = min(self.best, row.get("validation_loss", float("inf")))
-        if improved:
+        row: dict[str, Any] = {"epoch": position.epoch + 1, "step": self.step, "seconds": round(position.seconds, 3)}
+        row |= row_of(self.players, means)
+        row |= self._evaluated(evaluate, row)
+        position.epoch, position.step_in_epoch = position.epoch + 1, 0
+        position.tally.clear()
+        position.metrics.append(row)
+        self.folder.write_metrics(position.metrics)
+        if row.get("validation_loss", math.inf) < position.best:
+            position.best = row["validation_loss"]
             self.save(best=True)
         self.save()
-        report.epoch(row)
-        if request:
-            self._stop(request)
+        report.epoch(row, means.get(PAIR, {}))
 
-    def mean_loss(self) -> float:
-        """Mean loss per datum of the epoch so far. Raises NonFiniteLossError."""
-        loss = self.loss_sum.item() / max(self.step_in_epoch, 1)
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"the loss turned {loss} within the {CHECK_EVERY} steps before step {self.step} (epoch "
-                f"{self.epoch + 1}); {self._kept()}. Lower the learning rate, or look for extreme data"
-            )
-        return loss
+    def _evaluated(self, evaluate: Evaluate, row: Mapping[str, Any]) -> dict[str, float]:
+        try:
+            numbers = {name: float(value) for name, value in evaluate().items()}
+        except Exception:
+            self.save()  # the epoch's training is kept; a resumed run evaluates first
+            raise
+        taken = sorted(numbers.keys() & row.keys())
+        if taken:
+            raise ValueError(f"expected evaluate to give numbers under new names, got {taken}; rename them")
+        return numbers
+
+    def _means(self) -> dict[str, dict[str, float]]:
+        """The means over the epoch so far. Raises NonFiniteLossError."""
+        means = self.position.tally.means()
+        for group, parts in means.items():
+            for name, value in parts.items():
+                if not math.isfinite(value):
+                    raise NonFiniteLossError(
+                        f"the loss turned {value} ({group or name}: {name}) within the {CHECK_EVERY} steps before step "
+                        f"{self.step} (epoch {self.position.epoch + 1}); {self.folder.kept()}. Lower the learning "
+                        "rate, or look for extreme data"
+                    )
+        return means
 
     def save(self, best: bool = False) -> None:
-        parts = checkpoint.module_tensors(self.modules), checkpoint.optimizer_tensors(self.optimizers)
-        self.folder.save({**parts[0], **parts[1], **self._own_tensors()}, self._values(), best)
+        """Write a checkpoint."""
+        if self.folder.path is not None:
+            self.folder.save(self.state.tensors(), self.state.values(), best)
 
-    def _values(self) -> dict:
-        best = self.best if self.best < float("inf") else None
-        return {"epoch": self.epoch, "step_in_epoch": self.step_in_epoch, "best": best, "seconds": self.seconds}
-
-    def _own_tensors(self) -> dict[str, Tensor]:
-        tensors = {"run/loss_sum": self.loss_sum, "run/rng_cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["run/rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        return tensors
-
-    def _load(self) -> None:
-        tensors, values = checkpoint.read(self.folder.last)
-        checkpoint.require(tensors, values, {"run/loss_sum", "run/rng_cpu"}, {*self._values()}, self.folder.last)
-        checkpoint.load_modules(tensors, self.modules, self.folder.last)
-        checkpoint.load_optimizers(tensors, self.optimizers)
-        self.epoch, self.step_in_epoch = values["epoch"], values["step_in_epoch"]
-        self.best = float("inf") if values["best"] is None else values["best"]
-        self.seconds = values["seconds"]
-        self.loss_sum.copy_(tensors["run/loss_sum"])
-        self.metrics = self.folder.metrics(self.epoch)
-        torch.set_rng_state(tensors["run/rng_cpu"])
-        if self.device.type == "cuda" and "run/rng_cuda" in tensors:  # absent where the run began on a CPU
-            torch.cuda.set_rng_state(tensors["run/rng_cuda"], self.device)
-
-    def _set_rates(self) -> None:
-        if self.schedule is not None:
-            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-                group["lr"] = rate * self.schedule(self.step)
-
-    def _stop(self, request: StopRequest) -> None:
-        self.mean_loss()
+    def _stop_if(self, request: StopRequest) -> None:
+        if not request:
+            return
+        self._means()
         self._check_parameters()
         self.save()
         raise Interrupted(
-            f"stopped by {request.signal_name} at step {self.step} (epoch {self.epoch + 1}); {self._kept()}. "
-            "Resume with resume=True (--resume)",
-            request.signal_number,
+            f"stopped by {request.signal_name} at step {self.step} (epoch {self.position.epoch + 1}); "
+            f"{self.folder.kept()}. Resume with resume=True (--resume)",
+            request.signal_number or 0,
         )
 
     def _check_parameters(self) -> None:
-        for role, module in self.modules.items():
-            for name, parameter in module.named_parameters():
+        for player, descent in self.backend.descents.items():
+            for name, parameter in descent.parameters.items():
                 if not torch.isfinite(parameter).all():
                     raise NonFiniteLossError(
-                        f"parameter {name!r} of the {role} turned NaN or infinite before step {self.step}; "
-                        f"{self._kept()}. Lower the learning rate"
+                        f"parameter {name!r} of player {player!r} turned NaN or infinite before step {self.step}; "
+                        f"{self.folder.kept()}. Lower the learning rate"
                     )
-
-    def _kept(self) -> str:
-        return (
-            "no run folder was given, so nothing was saved"
-            if self.folder.path is None
-            else f"{self.folder.last} is kept"
-        )

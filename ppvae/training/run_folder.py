@@ -1,81 +1,110 @@
-"""The folder that a run leaves: configuration, metrics as JSON lines, checkpoints."""
+"""The folder of a run: configuration, metrics as JSON lines, checkpoints."""
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ppvae.errors import CheckpointError, PpvaeError
+from ppvae.errors import CheckpointError
 from ppvae.training import checkpoint
+from ppvae.training.arguments import RunDir
+from ppvae.training.files import RunFolderError, remove_unfinished, write_whole
 
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
+__all__ = ["RunExistsError", "RunFolder", "RunFolderError", "RunFolderInUseError", "locked"]
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
+CONFIG, METRICS, LAST, BEST = "config.json", "metrics.jsonl", "last.safetensors", "best.safetensors"
+
+
+class RunFolderInUseError(RunFolderError):
+    """Another process is at work in a run folder."""
+
+
+class RunExistsError(RunFolderError, FileExistsError):
+    """A run folder holds a run already, and ``resume`` was not asked for."""
 
 
 class RunFolder:
-    """A folder with config.json, metrics.jsonl, last.safetensors and best.safetensors.
+    """A folder with config.json, metrics.jsonl, last.safetensors and best.safetensors. Each is written whole.
 
     Args:
-        path: the folder, which :func:`locked` has made and holds. None keeps nothing on disk.
-        resume: take up the run that the folder holds. Without it a folder that holds one is refused, so
-            that no run overwrites another.
-        config: what must be equal for a run to be taken up.
+        run_dir: the folder, which :func:`locked` has made and holds. None keeps nothing on disk.
+        settings: what must be equal for a run to be resumed.
+        environment: facts about the machine, which are written down and may differ.
+
+    Raises:
+        RunExistsError: the folder holds a run, and ``run_dir`` does not ask to resume it.
+        CheckpointError: the run to resume has other settings, or its config.json cannot be read.
     """
 
-    def __init__(self, path: str | Path | None, resume: bool, config: dict):
-        self.path = None if path is None else Path(path)
+    def __init__(self, run_dir: RunDir | None, settings: Mapping[str, Any], environment: Mapping[str, str]):
+        self.path = None if run_dir is None else run_dir.path
         self.resumed = False
-        if self.path is None:
-            if resume:
-                raise ValueError("expected run_dir with resume=True, got None")
+        if self.path is None or run_dir is None:
             return
-        self.resumed = resume and self.last.exists()
-        if self.last.exists() and not resume:
-            raise FileExistsError(
-                f"{self.path} holds a run already; pass resume=True (--resume) to take it up, or another folder"
+        self.resumed = run_dir.resume and (self.path / LAST).exists()
+        if (self.path / LAST).exists() and not run_dir.resume:
+            raise RunExistsError(
+                f"{self.path} holds a run already; pass run_dir=RunDir({str(self.path)!r}, resume=True) to continue it "
+                "(on a command line, --resume where there is one), or choose another folder"
             )
+        remove_unfinished(self.path)
         if self.resumed:
-            self._check_config(config)
+            self._check_settings(settings)
         else:
-            (self.path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            config = {**settings, "environment": dict(environment)}
+            write_whole(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
-    @property
-    def last(self) -> Path:
-        return self.path / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.safetensors"
-
-    def save(self, tensors: dict[str, Tensor], values: dict, best: bool = False) -> None:
+    def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], best: bool = False) -> None:
+        """Write the last checkpoint, or the best one."""
         if self.path is not None:
-            checkpoint.save(self.best if best else self.last, tensors, values)
+            self._check_present()
+            checkpoint.save(self.path / (BEST if best else LAST), tensors, values)
 
-    def append_metrics(self, row: dict) -> None:
+    def read_last(self) -> tuple[checkpoint.Tensors, dict[str, Any]]:
+        """The last checkpoint. Raises CheckpointError if it is damaged."""
+        return checkpoint.read(self.require_last())
+
+    def require_last(self) -> Path:
+        """The path of the last checkpoint."""
+        if self.path is None:
+            raise ValueError("expected a run folder, got none")
+        return self.path / LAST
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows of all epochs so far."""
         if self.path is not None:
-            with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._check_present()
+            write_whole(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
-    def metrics(self, epochs: int) -> list[dict]:
-        """The rows of the first ``epochs`` epochs; later ones, which no checkpoint vouches for, are dropped."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        rows = [row for row in map(_row, lines) if row is not None and row["epoch"] <= epochs]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+    def kept(self) -> str:
+        """For messages: what an interrupted run leaves."""
+        return "no run folder was given, so nothing was saved" if self.path is None else f"{self.path / LAST} is kept"
 
-    def _check_config(self, config: dict) -> None:
+    def _check_present(self) -> None:
+        """A folder that was moved or emptied must not be filled anew without its configuration."""
+        if self.path is not None and not (self.path / CONFIG).exists():
+            raise RunFolderError(
+                f"expected {self.path / CONFIG}, found none: the run folder was moved or emptied during training; "
+                "move it back and resume"
+            )
+
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
         try:
-            saved = json.loads((self.path / "config.json").read_text())
+            saved = json.loads((self.require_last().parent / CONFIG).read_text())
+            if not isinstance(saved, dict):
+                raise ValueError(f"a {type(saved).__name__} instead of a dictionary")
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{self.path} has a checkpoint, but its config.json cannot be read ({error}); restore it or start anew"
             ) from error
-        for name, value in config.items():
-            if saved.get(name) != value:
+        for name, value in json.loads(json.dumps(settings)).items():
+            if name not in saved or saved[name] != value:
                 raise CheckpointError(
                     f"{self.path} holds a run with {name}={saved.get(name)!r}, got {name}={value!r}; "
                     "resume with the same settings, or start anew in another folder"
@@ -84,10 +113,13 @@ class RunFolder:
 
 @contextmanager
 def locked(path: str | Path | None) -> Iterator[None]:
-    """Hold a run folder against other processes, on this machine or on others that share it; None is no folder.
+    """Make a run folder and hold it against other processes, on this machine or on others that share it.
 
-    Where the file system has locks; the lock ends with the process, however that ends. Raises RunFolderInUseError where
-    another process has it, and RunFolderError where the folder cannot be written.
+    The lock ends with the process. None is no folder. A file system without locks is used without one.
+
+    Raises:
+        RunFolderInUseError: another process holds the folder.
+        RunFolderError: the folder cannot be written.
     """
     if path is None:
         yield
@@ -98,7 +130,7 @@ def locked(path: str | Path | None) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunFolderInUseError(f"{path} is in use by another process; wait for it, or use another") from error
-    except NotImplementedError:  # filelock's own word for a file system without locks
+    except NotImplementedError:  # filelock's error for a file system without locks
         pass
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
@@ -109,28 +141,13 @@ def locked(path: str | Path | None) -> Iterator[None]:
         lock.release()
 
 
-def _row(line: str) -> dict | None:
-    try:
-        return json.loads(line)
-    except ValueError:  # a line that was cut off while it was written
-        return None
-
-
 def _make_writable(path: Path) -> None:
     probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have come between
+        probe.unlink(missing_ok=True)  # another process may have removed it
     except OSError as error:
         raise RunFolderError(
             f"expected a run folder that can be written, got {path} ({error}); choose another"
         ) from error
-
-
-class RunFolderError(PpvaeError, OSError):
-    """A run folder cannot be written, or holds a run of other settings."""
-
-
-class RunFolderInUseError(RunFolderError):
-    """Another process is at work in a run folder."""

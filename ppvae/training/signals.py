@@ -4,10 +4,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 class StopRequest:
-    """Which signal asked for a stop, if any did."""
+    """The signal that asked for a stop, if any did."""
 
     signal_number: int | None = None
 
@@ -16,28 +17,29 @@ class StopRequest:
 
     @property
     def signal_name(self) -> str:
-        return signal.Signals(self.signal_number).name
+        """Such as "SIGTERM"."""
+        return "no signal" if self.signal_number is None else signal.Signals(self.signal_number).name
 
 
 @contextmanager
 def stop_on_signals(active: bool) -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once.
+    """Record SIGINT and SIGTERM instead of ending the process; a second signal interrupts at once.
 
-    Without effect where ``active`` is false, and outside the main thread, which alone may do this.
+    Without effect where ``active`` is false, and outside the main thread, where Python allows no handlers.
     """
     request = StopRequest()
     if not active or threading.current_thread() is not threading.main_thread():
         yield request
         return
 
-    def note(signal_number, frame) -> None:
+    def record(signal_number: int, frame: FrameType | None) -> None:
         if request:
             signal.default_int_handler(signal_number, frame)
         request.signal_number = signal_number
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

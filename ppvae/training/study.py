@@ -1,78 +1,101 @@
-"""Tables made of many runs: what is finished is not run again, and runs of different settings are not mixed."""
+"""Tables made of many runs: finished runs are not repeated, and runs with different settings are not mixed."""
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ppvae.training.run_folder import RunFolderError
+from ppvae.training.files import RunFolderError, write_whole
 
 REPORT = "report.json"
+SETTINGS = "settings.json"
+Settings = Mapping[str, Any]
 
 
-def finished(folder: Path, settings: dict, length: str | None = None) -> bool:
+def finished(folder: Path, settings: Settings, length: str | None = None) -> bool:
     """Whether a run folder holds the report of a finished run.
 
-    ``length`` names the setting that says how long it is trained, if its runs can be lengthened: a shorter one is then
-    not finished.
+    Args:
+        folder: of the run.
+        settings: those that the run must have; its other settings are not compared.
+        length: the setting that says how long the run is trained, if runs can be lengthened. A shorter run is then not
+            finished.
 
-    Raises RunFolderError if that run had other ``settings`` than these (of those that are named here).
+    Raises:
+        RunFolderError: the run has other settings.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> finished(folder, {"seed": 0})
+        False
+        >>> write_report(folder, {"seed": 0, "nll": 98.5})
+        >>> finished(folder, {"seed": 0})
+        True
     """
     return (folder / REPORT).exists() and _is_of(folder, _read(folder / REPORT), settings, length)
 
 
-def claim(folder: Path, settings: dict) -> None:
-    """Say in a run folder, which must exist, what ``settings`` its run has, before anything else is written there.
+def claim(folder: Path, settings: Settings) -> None:
+    """Write the settings of a run into its folder, which must exist, before anything else is written there.
 
-    A run that can be lengthened leaves its length out.
+    The settings of a run that can be lengthened leave its length out.
 
-    Raises RunFolderError where it holds a checkpoint or a report of others, which would be taken for these'.
+    Raises:
+        RunFolderError: the folder holds a checkpoint or a report of a run with other settings.
     """
-    file = folder / "settings.json"
+    file = folder / SETTINGS
     if not started(folder) and not (folder / REPORT).exists():
         _write(file, settings)
         return
-    said = next((path for path in (file, folder / REPORT) if path.exists()), None)
-    if said is None:
-        raise RunFolderError(f"{folder} holds a run that does not say its settings; choose another folder (--out)")
-    _is_of(folder, _read(said), settings)
+    written = next((path for path in (file, folder / REPORT) if path.exists()), None)
+    if written is None:
+        raise RunFolderError(f"{folder} holds a run without {SETTINGS}; choose another folder (--out)")
+    _is_of(folder, _read(written), settings)
 
 
 def started(folder: Path) -> bool:
-    """Whether a run folder holds a checkpoint to go on from."""
+    """Whether a run folder holds a checkpoint to resume from."""
     return (folder / "last.safetensors").exists()
 
 
 def withdraw_report(folder: Path) -> None:
-    """Take the report out, if there is one, before what it reports on is written anew."""
+    """Remove the report, if there is one, before the run that it reports on changes."""
     (folder / REPORT).unlink(missing_ok=True)
 
 
-def write_report(folder: Path, report: dict) -> None:
-    """The last thing that a run writes: with it, it is finished. Raises ValueError at a NaN, which JSON has not."""
+def write_report(folder: Path, report: Settings) -> None:
+    """Write report.json, which marks the run as finished. Raises ValueError on NaN (not valid JSON)."""
     _write(folder / REPORT, report)
 
 
-def reports(out: Path, settings: dict, length: str | None = None) -> list[dict]:
-    """Those of all finished runs in the folders of ``out``, by name; without shorter ones where there is a ``length``.
+def reports(out: Path, settings: Settings, length: str | None = None) -> list[dict[str, Any]]:
+    """The reports of all finished runs in the folders of ``out``, sorted by the folder's name.
 
-    Raises RunFolderError like :func:`finished` if any other differs.
+    Arguments as of :func:`finished`. Raises RunFolderError if a run has other settings.
     """
     found = [(path.parent, _read(path)) for path in sorted(out.glob(f"*/{REPORT}"))]
     return [report for folder, report in found if _is_of(folder, report, settings, length)]
 
 
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text())
+def _read(path: Path) -> dict[str, Any]:
+    """A dictionary from a JSON file. Raises RunFolderError for anything else."""
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunFolderError(f"expected JSON in {path}, got something else ({error}); remove the file") from error
+    if not isinstance(values, dict):
+        raise RunFolderError(f"expected a dictionary in {path}, got a {type(values).__name__}; remove the file")
+    return values
 
 
-def _write(path: Path, values: dict) -> None:
-    whole = path.with_name(f".{path.name}")
-    whole.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    os.replace(whole, path)  # a process that reads beside this one never finds half of it
+def _write(path: Path, values: Settings) -> None:
+    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _is_of(folder: Path, saved: dict, settings: dict, length: str | None = None) -> bool:
-    """Whether what was run has these settings: False if it is shorter, RunFolderError if it is another."""
+def _is_of(folder: Path, saved: Settings, settings: Settings, length: str | None = None) -> bool:
+    """Whether a run has these settings: False if it is shorter, RunFolderError if it is another."""
     if length is not None and saved.get(length, settings[length]) < settings[length]:
         return False
     for name, value in json.loads(json.dumps(settings)).items():

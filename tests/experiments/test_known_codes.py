@@ -1,39 +1,33 @@
-"""The table of known codes: two of its columns, and that the codes are those of the metrics' own tests."""
-
-from importlib import import_module
-from pathlib import Path
+"""known_codes.py: two columns of its table, and that its codes are those of the tests of the metrics."""
 
 import pytest
 import torch
 
+from tests.experiments.scripts import script
 from tests.ppvae.evaluation.disentanglement.codes import CODES, DSPRITES, perfect, rotation
 
-EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+known_codes = script("known_codes")
 SLOW = ("dci", "higgins", "factor_vae", "sap")
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    return import_module("known_codes")
-
-
-def test_scores_stand_beside_those_of_the_reference(script, capsys):
-    found = script.main(script.Config(codes=("perfect", "constant"), leave_out=SLOW))
+def test_scores_equal_those_of_the_other_implementation(capsys):
+    found = known_codes.main(known_codes.Config(codes=("perfect", "constant"), leave_out=SLOW))
     for name, scores in found.items():
-        expected = dict(zip(script.COLUMNS, script.REFERENCE[name], strict=True))
+        expected = dict(zip(known_codes.COLUMNS, known_codes.REFERENCE[name], strict=True))
         shown = scores.keys() & expected.keys()
         assert shown == {"mig", "modularity", "irs"}
         assert {key: scores[key] for key in shown} == pytest.approx({key: expected[key] for key in shown}, abs=0.005)
     assert "0.896)" in capsys.readouterr().out
 
 
-def test_codes_are_those_of_the_tests(script):
-    for name in script.REFERENCE:
-        ours = perfect(DSPRITES) @ rotation(5, script.ROTATION) if name == "random rotation" else CODES[name](DSPRITES)
-        torch.testing.assert_close(script.code(name), ours)
+@pytest.mark.parametrize("name", known_codes.REFERENCE)
+def test_code_equals_that_of_the_tests(name):
+    expected = (
+        perfect(DSPRITES) @ rotation(5, known_codes.ROTATION) if name == "random rotation" else CODES[name](DSPRITES)
+    )
+    torch.testing.assert_close(known_codes.code(name), expected)
 
 
-def test_a_code_that_is_none_is_refused(script):
-    with pytest.raises(ValueError, match=r"expected codes out of perfect, .*, got good"):
-        script.main(script.Config(codes=("perfect", "good")))
+def test_unknown_code_is_refused():
+    with pytest.raises(ValueError, match=r"expected codes from perfect, .*, got good"):
+        known_codes.main(known_codes.Config(codes=("perfect", "good")))

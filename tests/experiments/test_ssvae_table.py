@@ -1,19 +1,21 @@
-"""The table over labels and seeds, from finished runs."""
+"""ssvae_table.py, from reports of finished runs."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).parent.parent.parent / "experiments" / "ssvae_table.py"
+import pytest
 
+from ppvae.training.run_folder import RunFolderError
+from tests.experiments.scripts import script
 
-def table(out: Path, *options: str):
-    command = [sys.executable, SCRIPT, "--out", out, *options]
-    return subprocess.run(command, capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""})
+ssvae_table = script("ssvae_table")
 
 
-def finished(out: Path, seed: int, accuracy: float, **changes) -> None:
+@pytest.fixture(autouse=True)
+def _wide_console(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def write_report(out, seed: int, accuracy: float, **changes) -> None:
     settings = {
         "guide": "label",
         "objective": "elbo",
@@ -37,25 +39,25 @@ def finished(out: Path, seed: int, accuracy: float, **changes) -> None:
     (folder / "report.json").write_text(json.dumps(report))
 
 
-def test_mean_and_spread_beside_the_published(tmp_path):
-    finished(tmp_path, 0, 0.98)
-    finished(tmp_path, 1, 0.99)
-    done = table(tmp_path, "--seeds", "0", "1")
-    assert done.returncode == 0, done.stderr
-    assert "0.9850 +- 0.0071 (2 seeds)" in done.stdout
-    assert "0.990" in done.stdout  # ADGM
+def test_table_has_mean_and_deviation_and_published_values(tmp_path, capsys):
+    write_report(tmp_path, 0, 0.98)
+    write_report(tmp_path, 1, 0.99)
+    ssvae_table.main(ssvae_table.Config(seeds=(0, 1), out=tmp_path))
+    text = capsys.readouterr().out
+    assert "0.9850 ± 0.0071 (2 seeds)" in text
+    assert "0.990" in text  # ADGM
 
 
-def test_runs_of_other_settings_stand_in_a_row_of_their_own(tmp_path):
-    finished(tmp_path, 0, 0.98)
-    finished(tmp_path, 1, 0.93, augment=False)
-    done = table(tmp_path, "--seeds")
-    assert "0.9800 (1 seed)" in done.stdout
-    assert "no augmentation" in done.stdout
+def test_runs_with_other_settings_have_their_own_row(tmp_path, capsys):
+    write_report(tmp_path, 0, 0.98)
+    write_report(tmp_path, 1, 0.93, augment=False)
+    ssvae_table.main(ssvae_table.Config(seeds=(), out=tmp_path))
+    text = capsys.readouterr().out
+    assert "0.9800 (1 seed)" in text
+    assert "no augmentation" in text
 
 
-def test_a_finished_run_of_other_settings_is_not_taken_for_one_of_these(tmp_path):
-    finished(tmp_path, 0, 0.98, epochs=3)
-    done = table(tmp_path, "--seeds", "0")
-    assert done.returncode != 0
-    assert "was run with epochs=3, not 8" in done.stderr
+def test_finished_run_with_other_settings_is_refused(tmp_path):
+    write_report(tmp_path, 0, 0.98, epochs=3)
+    with pytest.raises(RunFolderError, match="was run with epochs=3, not 8"):
+        ssvae_table.main(ssvae_table.Config(seeds=(0,), out=tmp_path))

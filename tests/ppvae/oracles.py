@@ -1,6 +1,7 @@
 """Oracles of known evidence, and guides that are exact or known to be off."""
 
 import math
+from dataclasses import dataclass, replace
 
 import pyro
 import torch
@@ -9,8 +10,10 @@ from ppvae.models import GaussianMixture, LinearGaussian, SemiSupervisedVAE
 from pyro import distributions as dist
 from torch import nn
 
+from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.distributions.likelihoods import Gaussian
-from ppvae.engine.contract import Guide, Model
+from ppvae.engine.batch import Batch, as_batch
+from ppvae.engine.contract import AmortizedGuide, Guide, Model
 from ppvae.nn import MLP, LabelledMLP
 
 
@@ -138,3 +141,170 @@ class WalkBack(Guide):
         with pyro.plate("data", len(x)):
             z1 = pyro.sample("z1", dist.Normal(2 / 3 * x, (2 / 3) ** 0.5))
             pyro.sample("z2", dist.Normal(z1 / 2, 0.5**0.5))
+
+
+class ConditionalLinear(Model):
+    """z ~ N(U c, I), x ~ N(W z + V c + b, s^2 I) for a condition c; W'W is diagonal, and so is the posterior.
+
+    With ``moves_prior=False`` U is 0.
+    """
+
+    def __init__(self, moves_prior: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(5, 2)).Q * torch.tensor([1.5, 0.8]))
+        self.shift, self.bias = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(5))
+        self.prior_shift = nn.Parameter(torch.randn(2, 3) * moves_prior)
+        self.scale = 0.7
+
+    def draw(self, x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(c @ self.prior_shift.T, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.mean(z, c), self.scale).to_event(1), obs=x)
+
+    def mean(self, z, c):
+        """E[x | z, c]."""
+        return z @ self.weight.T + c @ self.shift.T + self.bias
+
+    def log_evidence(self, x, c):
+        """log p(x | c), exact, shape (B,)."""
+        covariance = self.weight @ self.weight.T + self.scale**2 * torch.eye(5).to(x)
+        return dist.MultivariateNormal(self.mean(c @ self.prior_shift.T, c), covariance).log_prob(x)
+
+    def posterior(self, x, c):
+        """Mean and standard deviation of p(z | x, c), exact, each (B, 2)."""
+        precision = 1 + self.weight.square().sum(0) / self.scale**2
+        residual = (x - c @ self.shift.T - self.bias) @ self.weight / self.scale**2
+        mean = (residual + c @ self.prior_shift.T) / precision
+        return mean, (precision**-0.5).expand_as(mean)
+
+
+class GivenClass(ConditionalLinear):
+    """:class:`ConditionalLinear` with a class that is always given and no site: it shifts x, not the prior."""
+
+    def __init__(self):
+        super().__init__(moves_prior=False)
+
+    def forward(self, x, y):
+        self.draw(x, self.condition(x, y))
+
+    @staticmethod
+    def condition(x, y):
+        return nn.functional.one_hot(y, 3).to(x.dtype)
+
+
+class GivenAngle(ConditionalLinear):
+    """:class:`ConditionalLinear` with a real-valued condition, which moves the prior too."""
+
+    def __init__(self):
+        super().__init__(moves_prior=True)
+
+    def forward(self, x, y=None, *, angle):
+        self.draw(x, angle)
+
+
+class PosteriorGivenClass(AmortizedGuide):
+    """The posterior of :class:`GivenClass`, with standard deviations ``widen`` times too large."""
+
+    def __init__(self, oracle, widen=1.0):
+        super().__init__(nn.Identity())
+        self._oracle, self.widen = [oracle], widen
+
+    def encode(self, x, y):
+        return self.features_of(x, self._oracle[0].condition(x, y))
+
+    def features_of(self, x, c):
+        mean, scale = self._oracle[0].posterior(x, c)
+        return torch.cat([mean, (scale * self.widen).log()], -1)
+
+    def distribution(self, features):
+        return diagonal_normal(features)
+
+
+class PosteriorGivenAngle(PosteriorGivenClass):
+    """The posterior of :class:`GivenAngle`."""
+
+    def encode(self, x, y=None, *, angle):
+        return self.features_of(x, angle)
+
+
+class ConditionalWalk(Model):
+    """z2 ~ N(a, I), z1 ~ N(z2 + b, I), x ~ N(z1, I) for conditions a and b: the evidence is N(a + b, 3 I)."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, y=None, *, a, b):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(a + self.offset, 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(z2 + b, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z1, 1.0).to_event(1), obs=x)
+
+
+class ConditionalWalkBack(Guide):
+    """The posterior of :class:`ConditionalWalk` drawn from below, with deviations ``widen`` times too large."""
+
+    def __init__(self, widen=1.0):
+        super().__init__()
+        self.widen = widen
+
+    def forward(self, x, y=None, **given):
+        a, b = given["a"], given["b"]
+        with pyro.plate("data", len(x)):
+            scales = self.widen * (2 / 3) ** 0.5, self.widen * 0.5**0.5
+            z1 = pyro.sample("z1", dist.Normal(2 / 3 * (x + (a + b) / 2), scales[0]).to_event(1))
+            pyro.sample("z2", dist.Normal((a + z1 - b) / 2, scales[1]).to_event(1))
+
+
+@dataclass(frozen=True)
+class ConditionalCase:
+    """A conditional pair of known evidence: model, exact guide, a guide that is too wide, and data."""
+
+    model: Model
+    exact: Guide
+    wide: Guide
+    batch: Batch
+
+    def log_evidence(self, x: torch.Tensor) -> torch.Tensor:
+        """log p(x | labels, conditions of the batch), shape (B,)."""
+        given = self.batch.given
+        if isinstance(self.model, ConditionalWalk):
+            return dist.Normal(given["a"] + given["b"], 3**0.5).to_event(1).log_prob(x)
+        return self.model.log_evidence(x, self.condition).detach()
+
+    @property
+    def condition(self) -> torch.Tensor:
+        """c of a :class:`ConditionalLinear`."""
+        return self.batch.given["angle"] if self.batch.y is None else GivenClass.condition(self.batch.x, self.batch.y)
+
+    def of_size(self, rows: int) -> "ConditionalCase":
+        """The same pair on data of which the labels and conditions come round again and again."""
+        return replace(self, batch=self.batch.rows(torch.arange(rows) % len(self.batch)))
+
+
+def conditional_cases() -> dict[str, ConditionalCase]:
+    """A class that is always given, a real-valued condition, and two latents with a condition each; in float64."""
+    by_class, by_angle, walk = GivenClass().double(), GivenAngle().double(), ConditionalWalk().double()
+    torch.manual_seed(1)
+    x, angle, a, b = (torch.randn(6, size).double() for size in (5, 3, 2, 2))
+    return {
+        "class": ConditionalCase(
+            by_class,
+            PosteriorGivenClass(by_class),
+            PosteriorGivenClass(by_class, 1.3),
+            as_batch(x, torch.tensor([0, 1, 2, 2, 1, 0])),
+        ),
+        "angle": ConditionalCase(
+            by_angle,
+            PosteriorGivenAngle(by_angle),
+            PosteriorGivenAngle(by_angle, 1.3),
+            as_batch(x, None, {"angle": angle}),
+        ),
+        "two_latents": ConditionalCase(
+            walk,
+            ConditionalWalkBack(),
+            ConditionalWalkBack(1.3),
+            as_batch(2 * x[:, :2], None, {"a": a, "b": b}),
+        ),
+    }

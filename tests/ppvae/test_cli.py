@@ -1,4 +1,4 @@
-"""What a script's user sees of an error and of a stop."""
+"""Command lines: settings, errors and stops."""
 
 import signal
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ def end_of(main, monkeypatch, *options: str) -> int:
     return end.value.code
 
 
-def test_settings_come_from_the_command_line(monkeypatch):
+def test_run_reads_settings_from_the_command_line(monkeypatch):
     seen = []
     monkeypatch.setattr("sys.argv", ["script", "--epochs", "3"])
     cli.run(seen.append, Config, "A script.")
     assert seen == [Config(epochs=3)]
 
 
-def test_an_error_is_its_message_whole(monkeypatch, capsys):
+def test_run_prints_the_message_of_an_error_and_exits_with_1(monkeypatch, capsys):
     def main(config):
         raise ppvae.ContractError(f"expected sites ['z'], got {config.epochs} [bold]")
 
@@ -38,7 +38,7 @@ def test_an_error_is_its_message_whole(monkeypatch, capsys):
     assert "error: expected sites ['z'], got 1 [bold]" in capsys.readouterr().err
 
 
-def test_a_stop_ends_with_the_signal(monkeypatch, capsys):
+def test_run_exits_with_the_signal_of_a_stop(monkeypatch, capsys):
     def main(config):
         raise ppvae.Interrupted("stopped by SIGTERM at step 3", signal.SIGTERM)
 
@@ -46,7 +46,7 @@ def test_a_stop_ends_with_the_signal(monkeypatch, capsys):
     assert "at step 3" in capsys.readouterr().err
 
 
-def test_what_no_user_can_mend_is_not_hidden(monkeypatch):
+def test_run_does_not_catch_other_errors(monkeypatch):
     def main(config):
         raise AttributeError("a defect")
 

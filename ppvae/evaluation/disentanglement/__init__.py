@@ -1,7 +1,7 @@
-"""Disentanglement: how the dimensions of a code lie to the factors that its data were made from.
+"""Disentanglement metrics: how the dimensions of a code correspond to the factors that its data were made from.
 
-Each metric is a function of a :class:`Representation` and a seed; of the seed alone, never of the global random state.
-Factors of one value are left out of all of them.
+Each metric is a function of a :class:`Representation` and a seed; it neither reads nor changes the global random state.
+Factors of one value are left out.
 """
 
 from ppvae.evaluation.disentanglement.importance import DCI, completeness_of, dci, disentanglement_of
@@ -15,9 +15,10 @@ from ppvae.evaluation.disentanglement.information import (
     mutual_information,
 )
 from ppvae.evaluation.disentanglement.interventions import irs
+from ppvae.evaluation.disentanglement.metrics import METRICS
 from ppvae.evaluation.disentanglement.predictability import sap, sap_of
 from ppvae.evaluation.disentanglement.ranking import relative_strength, udr
-from ppvae.evaluation.disentanglement.report import METRICS, Disentanglement, disentanglement, score
+from ppvae.evaluation.disentanglement.report import Disentanglement, disentanglement, score
 from ppvae.evaluation.disentanglement.representation import Representation, represent
 from ppvae.evaluation.disentanglement.total_correlation import (
     AggregatePosterior,

@@ -1,26 +1,30 @@
-"""The codes of a whole grid of ground-truth factors: what every disentanglement metric is a function of."""
+"""Codes of a whole grid of ground-truth factors: the input of every disentanglement metric."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
-import pyro
 import torch
-from pyro.distributions.distribution import Distribution
-from rich.progress import track
-from torch import Tensor
-from torch.distributions import Independent, Normal, kl_divergence
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from ppvae.data import Dataset, Factors
-from ppvae.engine.checks import check_parameters, to_device_of
-from ppvae.engine.contract import check_pair
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import draw
+from ppvae.engine.batch import Batch
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError, DataError
+from ppvae.evaluation.binarization import most_probable
+from ppvae.evaluation.progress import tracked
 
-DRAWS = 32  # for the mean of a posterior that has no formula for it
-AGAIN = 64  # draws of the latents before one, for which its prior must be the same to depend on none
+FIRST_ROWS = 4  # on which the pair is checked
+MEAN_DRAWS = 32  # draws of a posterior without a closed-form mean
+PRIOR_DRAWS = 64  # draws of the preceding latents, for which a prior that depends on none of them must be the same
+
+Sample = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +32,26 @@ class Representation:
     """Posteriors of one latent site over a grid of factors, N rows and D dimensions.
 
     Attributes:
-        factors: of the rows; row n is their n-th combination.
-        codes: E_q[z | x_n], shape (N, D).
+        factors: of the rows; row n is the n-th combination.
+        codes: E_q[z | x_n], shape (N, D), floating and finite.
         scales: standard deviations of q(z | x_n), shape (N, D), where it is a product of Normals; else None.
         kl: E_x KL(q(z_d | x) || p(z_d)), shape (D,), nats, where both are products of Normals and p depends on no
             other latent; else None.
-        prior: p(z_d), batch shape (D,), where it is a product of Normals, the same for every datum and whatever the
-            other latents are; else None.
+        prior: p(z_d), batch shape (D,), where it is a product of Normals that is the same for every datum and does not
+            depend on other latents; else None.
 
-    Raises DataError for what is no floating tensor, where shapes disagree, a code is not finite or a KL is NaN, and
-    where no factor has two values.
+    Raises DataError where codes, scales or kl are no floating tensors or disagree in shape, where a code is not finite
+    or a KL is NaN, and where no factor has two values.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.data import Factors
+        >>> from ppvae.evaluation.disentanglement import Representation
+        >>> grid = Factors(("shape", "x"), (3, 4))
+        >>> r = Representation(grid, grid.values(torch.arange(12)).float())
+        >>> r.codes.shape, r.sizes
+        (torch.Size([12, 2]), (3, 4))
     """
 
     factors: Factors
@@ -47,33 +61,36 @@ class Representation:
     prior: Normal | None = None
 
     def __post_init__(self) -> None:
-        for name in ("codes", "scales", "kl"):
-            value = getattr(self, name)
-            if not (isinstance(value, Tensor) and value.is_floating_point()) and (name == "codes" or value is not None):
-                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-                raise DataError(f"expected {name} to be a floating torch tensor, got {kind}; convert it")
+        _require_floating("codes", self.codes)
         if self.codes.dim() != 2 or len(self.codes) != len(self.factors) or self.codes.shape[1] == 0:
             raise DataError(
-                f"expected codes of shape ({len(self.factors)}, D), one row a combination of factors, got "
+                f"expected codes of shape ({len(self.factors)}, D), one row for each combination of factors, got "
                 f"{tuple(self.codes.shape)}"
-            )
-        if self.scales is not None and self.scales.shape != self.codes.shape:
-            raise DataError(f"expected scales of the codes' shape, got {tuple(self.scales.shape)}")
-        if self.kl is not None and (self.kl.shape != self.codes.shape[1:] or self.kl.isnan().any()):
-            raise DataError(
-                f"expected a KL, not NaN, for each of the {self.codes.shape[1]} dimensions, got {self.kl.tolist()}"
             )
         if not torch.isfinite(self.codes).all():
             row = int((~torch.isfinite(self.codes)).any(1).nonzero()[0])
             raise DataError(f"expected finite codes, got {self.codes[row].tolist()} first in row {row}")
         if max(self.factors.sizes) < 2:
             raise DataError(f"expected a factor of at least two values, got {self.factors}")
+        self._check_scales_and_kl()
+
+    def _check_scales_and_kl(self) -> None:
+        if self.scales is not None:
+            _require_floating("scales", self.scales)
+            if self.scales.shape != self.codes.shape:
+                raise DataError(f"expected scales of the shape of the codes, got {tuple(self.scales.shape)}")
+        if self.kl is not None:
+            _require_floating("kl", self.kl)
+            if self.kl.shape != self.codes.shape[1:] or self.kl.isnan().any():
+                raise DataError(
+                    f"expected a KL, not NaN, for each of the {self.codes.shape[1]} dimensions, got {self.kl.tolist()}"
+                )
 
     @cached_property
     def varying(self) -> Factors:
-        """The factors of more than one value, the only ones that a metric sees; they number the rows as all do."""
+        """The factors of more than one value, to which all metrics are restricted. The rows keep their numbers."""
         kept = [(name, size) for name, size in zip(self.factors.names, self.factors.sizes, strict=True) if size > 1]
-        return Factors(*zip(*kept, strict=True))
+        return Factors(tuple(name for name, _ in kept), tuple(size for _, size in kept))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -81,17 +98,23 @@ class Representation:
         return self.varying.sizes
 
     def at(self, values: np.ndarray) -> np.ndarray:
-        """Codes (..., D) of values (..., F) of the varying factors."""
-        return self._array[np.ravel_multi_index(np.moveaxis(values, -1, 0), self.sizes)]
+        """Codes, shape (..., D), at values (..., F) of the varying factors."""
+        return self._array[np.ravel_multi_index(tuple(np.moveaxis(values, -1, 0)), self.sizes)]
 
-    def sample(self, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Codes, float64 (rows, D), and values of the varying factors, (rows, F), of rows drawn with replacement."""
-        at_least(1, rows=rows)
+    def sample(self, rows: int, rng: np.random.Generator) -> Sample:
+        """Codes, float64 (rows, D), and values of the varying factors, (rows, F), of rows drawn with replacement.
+
+        Raises ValueError for less than one row.
+        """
+        require_at_least(1, rows=rows)
         values = rng.integers(self.sizes, size=(rows, len(self.sizes)))
         return self.at(values).astype(np.float64), values
 
     def drawn(self, seed: int = 0) -> "Representation":
-        """The same with a draw z ~ N(codes, scales^2) of each posterior for codes. Raises DataError without scales."""
+        """The same representation, with one draw z ~ N(codes, scales^2) of each posterior as its codes.
+
+        Raises DataError without scales.
+        """
         if self.scales is None:
             raise DataError("expected scales, to draw from q(z | x) as a product of Normals, got none")
         generator = torch.Generator(self.codes.device).manual_seed(seed)
@@ -104,93 +127,168 @@ class Representation:
         return (codes if codes.dtype == torch.float64 else codes.float()).numpy()  # numpy has no bfloat16
 
 
-def at_least(least: int, **settings: int) -> None:
-    """Raise ValueError where a setting is below its least."""
+def _require_floating(name: str, value: object) -> None:
+    if not (isinstance(value, Tensor) and value.is_floating_point()):
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(f"expected {name} to be a floating torch tensor, got {kind}; convert it")
+
+
+def require_at_least(minimum: int, **settings: int) -> None:
+    """Raise ValueError unless each setting is a whole number of at least ``minimum``.
+
+    Example:
+
+        >>> from ppvae.evaluation.disentanglement.representation import require_at_least
+        >>> require_at_least(1, num_train=0)
+        Traceback (most recent call last):
+        ValueError: expected a whole number of at least 1 for num_train, got 0
+    """
     for name, value in settings.items():
-        if value < least:
-            raise ValueError(f"expected {name} of at least {least}, got {value}")
+        if not isinstance(value, Integral) or value < minimum:
+            raise ValueError(f"expected a whole number of at least {minimum} for {name}, got {value!r}")
 
 
 def represent(
-    model, guide, data: Dataset, *, site: str = "z", batch_size: int = 128, seed: int = 0, progress: bool = False
+    model: nn.Module,
+    guide: nn.Module,
+    data: Dataset,
+    *,
+    site: str = "z",
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Representation:
-    """One pass of a guide, in evaluation mode, over data made from ground-truth factors.
+    """Codes of data made from ground-truth factors, by one pass of a guide in evaluation mode.
 
     Args:
-        model: generative model; of it only the prior is read.
-        guide: its guide. Where ``site`` depends on other latents, q is the one at draws of them.
-        data: with ``factors``; rows that would be binarized anew are taken at their most probable binarization.
-        site: the latent.
+        model: generative model; only its prior is used.
+        guide: its guide. Where ``site`` depends on other latents, q is conditioned on draws of them.
+        data: with ``factors``; data with dynamic binarization are taken at their most probable binarization.
+        site: the latent, which must be continuous.
         batch_size: rows at once.
-        seed: of what is drawn: latents before ``site``, a mean without a formula (32 draws).
+        seed: of the draws: the latents before ``site``, and 32 draws for a mean without a closed form.
         progress: show a progress bar.
 
     Raises DataError for data without factors, ContractError where the guide does not draw ``site`` or it is discrete.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.data import Dataset, Factors
+        >>> from ppvae.evaluation.disentanglement import represent
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> from ppvae.nn import MLP
+        >>> grid = Factors(("shape", "x"), (3, 4))
+        >>> data = Dataset(grid.values(torch.arange(12)).float(), factors=grid)
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2), 0.5), MeanFieldGaussian(MLP(2, [], 4))
+        >>> represent(model, guide, data).codes.shape
+        torch.Size([12, 2])
     """
     factors = _factors_of(data)
-    check_parameters(model, guide)
-    first = to_device_of(model, data.most_probable(torch.arange(min(4, len(data)))))
-    check_pair(model, guide, first)
-    blocks = torch.arange(len(data)).split(batch_size)
-    with evaluation_mode(model, guide, device=first.device, seed=seed), pyro.validation_enabled(False):
-        particles = draw(model, guide, first, num_particles=1)
-        drawn_first = site == next((name for name, s in particles.model.items() if not s.observed), None)
-        prior = _prior(distribution_at(model, site, first.repeat(AGAIN, *[1] * (first.dim() - 1))))
+    first = most_probable(data, torch.arange(min(FIRST_ROWS, len(data))))
+    with evaluation(model, guide, first, seed=seed) as (pair, first):
+        drawn_first = _is_first_latent(site, pair, first)
+        repeated = first.rows(torch.arange(len(first)).repeat(PRIOR_DRAWS))
+        prior = _prior(distribution_at(model, site, repeated))
         has_prior = drawn_first or prior is not None  # that is a function of the datum at most
         parts = []
-        for index in track(blocks, "codes") if progress else blocks:
-            x = to_device_of(model, data.most_probable(index))
-            p = distribution_at(model, site, x) if has_prior else None
-            q = distribution_at(guide, site, x)
+        for index in tracked(torch.arange(len(data)).split(batch_size), "codes", progress):
+            batch = most_probable(data, index).to(first.x.device)
+            p = distribution_at(model, site, batch) if has_prior else None
+            q = distribution_at(guide, site, batch)
+            prior = prior if prior is not None and p is not None and _is_same(prior, _prior(p)) else None
             parts.append(_statistics(mean_of(q, site), q, p))
-    codes, scales, kl = (None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
-    return Representation(factors, codes, scales, None if kl is None else kl.double().mean(0).float(), prior)
+    means, scales, kls = zip(*parts, strict=True)
+    kl = _joined(kls)
+    return Representation(
+        factors, torch.cat(means), _joined(scales), None if kl is None else kl.double().mean(0).float(), prior
+    )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The rows of all parts; None where a part has none."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def _is_first_latent(site: str, pair: Pair, batch: Batch) -> bool:
+    """Whether the model draws the site before all other latents."""
+    return site == next((name for name, s in pair.draw(batch).model.items() if not s.observed), None)
+
+
+def _is_same(prior: Normal, other: Normal | None) -> bool:
+    return other is not None and torch.equal(prior.loc, other.loc) and torch.equal(prior.scale, other.scale)
 
 
 def _factors_of(data: Dataset) -> Factors:
-    """The ground-truth factors of a data set. Raises DataError where it has none."""
+    """The ground-truth factors of a data set. Raises DataError without factors."""
     factors = getattr(data, "factors", None)
     if factors is None:
         raise DataError(
-            f"expected data made from ground-truth factors, got {_name_of(data)} which "
-            'has none; take all of "sprites", "dsprites" or "shapes3d", or give Dataset(x, factors=Factors(...))'
+            f"expected data made from ground-truth factors, got {_name_of(data)} without factors; use all rows of "
+            '"sprites", "dsprites" or "shapes3d", or pass Dataset(x, factors=Factors(...))'
         )
     return factors
 
 
-def _name_of(data) -> str:
+def _name_of(data: object) -> str:
     return repr(data.name) if isinstance(data, Dataset) else f"a {type(data).__name__}"
 
 
-def mean_of(q: Distribution, site: str) -> Tensor:
-    """E_q[z], shape (B, *event_shape), of the distribution at ``site``: by its formula, else the mean of 32 draws.
+def mean_of(q: TorchDistribution, site: str) -> Tensor:
+    """E_q[z], shape (B, *event_shape): in closed form if q has one, otherwise the mean of 32 draws.
 
-    Raises ContractError where it is discrete.
+    Args:
+        q: the distribution at ``site``.
+        site: its name, for the error.
+
+    Raises ContractError where q is discrete.
+
+    Example:
+
+        >>> import torch
+        >>> from pyro import distributions as dist
+        >>> from ppvae.evaluation.disentanglement.representation import mean_of
+        >>> mean_of(dist.Normal(torch.ones(3, 2), 0.5).to_event(1), "z").shape
+        torch.Size([3, 2])
     """
-    if q.support.is_discrete:
-        raise ContractError(
-            f"expected a continuous site, got {site!r}, a {type(q).__name__}: its values are names, not places"
-        )
+    if q.support is not None and q.support.is_discrete:
+        raise ContractError(f"expected a continuous latent at site {site!r}, got a {type(q).__name__}")
     try:
         return q.mean
     except NotImplementedError:
-        return q.sample((DRAWS,)).mean(0)
+        return q.sample((MEAN_DRAWS,)).mean(0)
 
 
-def _statistics(mean: Tensor, q: Distribution, p: Distribution | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _statistics(
+    mean: Tensor, q: TorchDistribution, p: TorchDistribution | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Means, scales and KL per dimension of some rows, each (B, D) or None, on the CPU."""
-    rows = q.batch_shape[0]
-    q, p = (fn.base_dist if isinstance(fn, Independent) else fn for fn in (q, p))
-    scale = q.scale.expand_as(mean) if isinstance(q, Normal) else None
-    kl = kl_divergence(q, p).expand_as(mean) if isinstance(q, Normal) and isinstance(p, Normal) else None
-    return tuple(None if part is None else part.reshape(rows, -1).float().cpu() for part in (mean, scale, kl))
+    base_q, base_p = _base(q), None if p is None else _base(p)
+    if not isinstance(base_q, Normal):
+        return _per_row(mean), None, None
+    scale = _per_row(base_q.scale.expand_as(mean))
+    if not isinstance(base_p, Normal):
+        return _per_row(mean), scale, None
+    return _per_row(mean), scale, _per_row(kl_divergence(base_q, base_p).expand_as(mean))
 
 
-def _prior(p: Distribution) -> Normal | None:
-    """p(z_d), batch shape (D,), on the CPU; None where it is no product of Normals or not the same for every row."""
-    rows, base = p.batch_shape[0], p.base_dist if isinstance(p, Independent) else p
+def _prior(p: TorchDistribution) -> Normal | None:
+    """p(z_d), batch shape (D,), on the CPU; None unless it is a product of Normals and the same for every row."""
+    base = _base(p)
     if not isinstance(base, Normal):
         return None
-    loc, scale = (part.expand(base.batch_shape).reshape(rows, -1).float().cpu() for part in (base.loc, base.scale))
+    loc, scale = (_per_row(part.expand(base.batch_shape)) for part in (base.loc, base.scale))
     same = (loc == loc[0]).all() and (scale == scale[0]).all()
     return Normal(loc[0], scale[0]) if same else None
+
+
+def _base(distribution: Distribution) -> Distribution:
+    """The distribution of single elements, if it was declared independent; else the distribution itself."""
+    return distribution.base_dist if isinstance(distribution, Independent) else distribution
+
+
+def _per_row(values: Tensor) -> Tensor:
+    """Values (B, *event_shape) as (B, D), on the CPU in single precision."""
+    return values.reshape(len(values), -1).float().cpu()

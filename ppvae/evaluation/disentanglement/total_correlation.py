@@ -1,10 +1,11 @@
-"""The aggregate posterior q(z) = 1/N sum_n q(z | x_n) taken exactly: total correlation and its neighbours.
+"""Total correlation, mutual information and dimension-wise KL under the exact aggregate posterior.
 
-    rate = E_x KL(q(z | x) || p(z)) = I(x; z) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d))
+With q(z) = 1/N sum_n q(z | x_n), and q(z | x_n) and p(z) products of Normals, the rate has three parts:
 
-mutual information, total correlation, dimension-wise KL, where q(z | x_n) and p(z) are products of Normals.
-Minibatch estimates replace the sum over n, and are biased; here it runs over every row, so that what is left is the
-error of M draws.
+    E_x KL(q(z | x) || p(z))  =  I(x; z)  +  KL(q(z) || prod_d q(z_d))  +  sum_d KL(q(z_d) || p(z_d))
+
+Minibatch estimates replace the sum over n and are biased. Here the sum is over all rows, so the only error is that of M
+draws of z.
 
 Source: Hoffman and Johnson 2016, "ELBO Surgery"; Chen et al. 2018, "Isolating Sources of Disentanglement", equation 2.
 """
@@ -15,28 +16,36 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.distributions import Normal
 
 from ppvae.distributions.aggregate import log_joint_and_marginals, stratified
 from ppvae.errors import DataError
 from ppvae.evaluation.likelihood.per_datum import sampling_error
+from ppvae.evaluation.progress import tracked
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 STANDARD_NORMAL = Normal(0.0, 1.0)
-AT_ONCE = (64, 2048)  # draws and rows scored against each other; their densities stay in a CPU's cache
+BLOCK = (64, 2048)  # draws and rows scored against each other at once; their densities fit into the cache of a CPU
 
 
 @dataclass(frozen=True, eq=False)
 class AggregatePosterior:
-    """The parts of the rate at M draws (n, z), n ~ rows and z ~ q(z | x_n); nats, each of shape (M,), float64.
+    """The parts of the rate at M draws, n ~ rows and z ~ q(z | x_n); nats, each of shape (M,), float64.
 
     Attributes:
         pointwise_information: log q(z | x_n) - log q(z), at most :attr:`log_n`.
         pointwise_correlation: log q(z) - sum_d log q(z_d).
-        pointwise_kl: sum_d log q(z_d) - log p(z_d); None where no prior was given.
-        log_n: log N. Mutual information near it says only "at least".
+        pointwise_kl: sum_d log q(z_d) - log p(z_d); None without a prior.
+        log_n: log N, the largest mutual information that N rows can show; a value close to it is a lower bound.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.evaluation.disentanglement import AggregatePosterior
+        >>> parts = torch.tensor([1.0, 2.0])
+        >>> AggregatePosterior(parts, parts, None, log_n=2.3).total_correlation
+        1.5
     """
 
     pointwise_information: Tensor
@@ -56,12 +65,12 @@ class AggregatePosterior:
 
     @property
     def dimension_wise_kl(self) -> float | None:
-        """sum_d KL(q(z_d) || p(z_d)); None where no prior was given."""
+        """sum_d KL(q(z_d) || p(z_d)); None without a prior."""
         return None if self.pointwise_kl is None else self.pointwise_kl.mean().item()
 
     @property
     def rate(self) -> float | None:
-        """The three together, E_x KL(q(z | x) || p(z)); None where no prior was given."""
+        """E_x KL(q(z | x) || p(z)), the sum of the three parts; None without a prior."""
         marginal = self.dimension_wise_kl
         return None if marginal is None else self.mutual_information + self.total_correlation + marginal
 
@@ -94,32 +103,40 @@ def aggregate_posterior(
     seed: int = 0,
     progress: bool = False,
 ) -> AggregatePosterior:
-    """The parts of the rate, with q(z) the exact mixture of all N posteriors.
+    """The parts of the rate at M draws, with q(z) the exact mixture of all N posteriors.
 
-    They are those of this finite mixture. Where the rows are a sample of a population and their posteriors so narrow
-    that they do not overlap, its total correlation stays above the population's, as its mutual information stays at
-    log N; of a whole grid there is no other.
+    The mixture is that of the given rows. If they are a sample of a population, and their posteriors too narrow to
+    overlap, the total correlation is above that of the population, and the mutual information is at most log N. For a
+    whole grid of factors there is no such difference.
 
     Args:
         codes: means of q(z | x_n), shape (N, D).
         scales: standard deviations of q(z | x_n), shape (N, D).
-        prior: p(z_d), of batch shape () or (D,); None where it is no product of Normals.
-        num_draws: M, of rows (with replacement) and latents; the cost is M N D densities.
-        seed: of the draws; the caller's random state is left alone.
+        prior: p(z_d), of batch shape () or (D,); None if it is not a product of Normals.
+        num_draws: M, draws of a row (with replacement) and of z; the cost is M N D densities.
+        seed: of the draws. The random state of the caller does not change.
         progress: show a progress bar.
 
-    Densities are computed in the codes' type and summed over rows in float64. Raises DataError where shapes disagree
-    or a number is not finite.
+    Densities are computed in the type of the codes and summed over rows in float64. Raises DataError where shapes
+    disagree, a number is not finite or a scale is not positive, and ValueError for fewer than two draws.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.evaluation.disentanglement import aggregate_posterior
+        >>> codes = torch.arange(50.0)[:, None].expand(50, 2)  # z_2 = z_1 identifies the row: TC = I = log N
+        >>> aggregate_posterior(codes, torch.full((50, 2), 1e-3), prior=None, num_draws=10)
+        AggregatePosterior(total correlation 3.912 ± 0.000, mutual information 3.912 ± 0.000 (log N = 3.91) nats)
     """
     _check(codes, scales)
     if num_draws < 2:
-        raise ValueError(f"expected at least 2 draws, for a standard error, got {num_draws}")
+        raise ValueError(f"expected at least 2 draws, for the standard error, got {num_draws}")
     z, own = _draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
-    parts = z.split(AT_ONCE[0])
-    scored = [_log_aggregate(part, codes, scales) for part in (track(parts, "q(z)") if progress else parts)]
+    parts = z.split(BLOCK[0])
+    scored = [_log_aggregate(part, codes, scales) for part in tracked(parts, "q(z)", progress)]
     joint, marginals = (torch.cat(part) for part in zip(*scored, strict=True))
+    # q is computed without its factor (2 pi)^(-1/2) in each dimension, so p must lack it too.
     log_p = None if prior is None else prior.log_prob(z.to(prior.mean.device)).double().cpu() + HALF_LOG_2PI
-    # Every density here lacks its (2 pi)^(-D/2).
     return AggregatePosterior(
         pointwise_information=(own - joint).cpu(),
         pointwise_correlation=(joint - marginals.sum(1)).cpu(),
@@ -131,23 +148,33 @@ def aggregate_posterior(
 def minibatch_correlation(
     codes: Tensor, scales: Tensor, *, batch_size: int = 64, num_batches: int = 200, seed: int = 0
 ) -> Tensor:
-    """Estimates of the total correlation from single batches, by stratified sampling, nats, shape (batches,), float64.
+    """Estimates of the total correlation from single batches, by stratified sampling, nats, shape (num_batches,).
 
-    What beta-TCVAE has of it in a step. The mean over batches is biased, as a logarithm of an estimate is; the exact
-    one stands in :func:`aggregate_posterior`.
+    These are the estimates that beta-TCVAE's training step uses. They are biased, since they are logarithms of
+    estimates; :func:`aggregate_posterior` gives the exact value.
 
     Args:
-        codes, scales: as there.
-        batch_size: B; N where there are fewer rows.
-        num_batches: each of rows drawn without replacement.
-        seed: of the batches and draws.
+        codes: means of q(z | x_n), shape (N, D).
+        scales: standard deviations of q(z | x_n), shape (N, D).
+        batch_size: B, at least 2; N if there are fewer rows.
+        num_batches: at least 2, each of rows drawn without replacement.
+        seed: of the batches and the draws.
+
+    Computed in float64. Raises DataError as :func:`aggregate_posterior` does, and ValueError for smaller settings.
 
     Source: Chen et al. 2018, "Isolating Sources of Disentanglement in Variational Autoencoders", appendix C.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.evaluation.disentanglement import minibatch_correlation
+        >>> minibatch_correlation(torch.zeros(8, 2), torch.ones(8, 2), batch_size=4, num_batches=3).abs().max() < 1e-6
+        tensor(True)
     """
     _check(codes, scales)
     size = min(batch_size, len(codes))
     if size < 2 or num_batches < 2:
-        raise ValueError(f"expected 2 batches or more, of at least 2 rows, got {num_batches} of {size}")
+        raise ValueError(f"expected at least 2 batches of at least 2 rows, got {num_batches} of {size}")
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     found = []
     for _ in range(num_batches):
@@ -155,7 +182,7 @@ def minibatch_correlation(
         q = Normal(codes[rows].double(), scales[rows].double())
         z = q.mean + q.stddev * torch.randn(q.mean.shape, generator=generator).to(q.mean)
         log_q = q.log_prob(z.unsqueeze(1))  # (i, j, D)
-        joint, marginals = log_joint_and_marginals(log_q, stratified(size, len(codes), like=log_q))
+        joint, marginals = log_joint_and_marginals(log_q, stratified(size, len(codes), template=log_q))
         found.append((joint - marginals.sum(-1)).mean())
     return torch.stack(found).cpu()
 
@@ -163,14 +190,27 @@ def minibatch_correlation(
 def critic_correlation(
     critic: Callable[[Tensor], Tensor], codes: Tensor, scales: Tensor, *, num_draws: int = 10_000, seed: int = 0
 ) -> Tensor:
-    """What a critic takes for log q(z) / prod_d q(z_d) at draws of q(z), shape (M,), nats; its mean is its total
-    correlation.
+    """A critic's estimate of log q(z) / prod_d q(z_d) at draws of q(z), shape (M,), nats, float64.
+
+    The mean estimates the total correlation. Critics underestimate it; see :func:`aggregate_posterior` for the exact
+    value.
 
     Args:
-        critic: (M, D) -> (M,), such as ``objective.adversaries[0].log_ratio`` of :func:`ppvae.factor_vae`.
-        codes, scales: as in :func:`aggregate_posterior`.
-        num_draws: M, of rows (with replacement) and latents.
+        critic: z (M, D) -> log ratio (M,), such as ``objective.players[0].module.log_ratio`` of
+            :func:`ppvae.factor_vae`.
+        codes: means of q(z | x_n), shape (N, D).
+        scales: standard deviations of q(z | x_n), shape (N, D).
+        num_draws: M, draws of a row (with replacement) and of z.
         seed: of the draws.
+
+    Raises DataError as :func:`aggregate_posterior` does.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.evaluation.disentanglement import critic_correlation
+        >>> critic_correlation(lambda z: torch.ones(len(z)), torch.zeros(8, 2), torch.ones(8, 2), num_draws=3).tolist()
+        [1.0, 1.0, 1.0]
     """
     _check(codes, scales)
     z, _ = _draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
@@ -179,19 +219,19 @@ def critic_correlation(
 
 
 def _draws(codes: Tensor, scales: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws z, shape (M, D), of posteriors of random rows, and the log density of each under its own, (M,)."""
+    """Draws z ~ q(z | x_n) for random rows n, (M, D), and log q(z | x_n) without its factor (2 pi)^(-D/2), (M,)."""
     rows = torch.randint(len(codes), (number,), generator=generator).to(codes.device)
     mean, precision = codes[rows], scales[rows].reciprocal()
     z = mean + scales[rows] * torch.randn(mean.shape, generator=generator).to(mean)
-    # From z as rounded, as q(z) is, lest its logarithm be less than that of its own part.
+    # Scored at the rounded z, as q(z) is: otherwise log q(z) can be less than log q(z | x_n) / N.
     return z, ((z - mean) * precision).square().mul(-0.5).add(precision.log()).sum(1).double()
 
 
 def _log_aggregate(z: Tensor, codes: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """log q(z), shape (m,), and log q(z_d), (m, D), each without its (2 pi)^(-1/2) a dimension, at z (m, D)."""
+    """log q(z), shape (m,), and log q(z_d), (m, D), at z (m, D), without the factor (2 pi)^(-1/2) in each dimension."""
     joint = z.new_full((len(z),), -torch.inf, dtype=torch.float64)
     marginals = z.new_full(z.shape, -torch.inf, dtype=torch.float64)
-    for mean, scale in zip(codes.split(AT_ONCE[1]), scales.split(AT_ONCE[1]), strict=True):
+    for mean, scale in zip(codes.split(BLOCK[1]), scales.split(BLOCK[1]), strict=True):
         mean, precision = mean.T.contiguous(), scale.T.reciprocal().contiguous()
         log_q = (z.unsqueeze(-1) - mean).mul_(precision).square_().mul_(-0.5).add_(precision.log())  # (m, D, n)
         joint = torch.logaddexp(joint, log_q.sum(1).logsumexp(-1).double())
@@ -206,4 +246,6 @@ def _check(codes: Tensor, scales: Tensor) -> None:
         )
     bad = ~(torch.isfinite(codes) & torch.isfinite(scales) & (scales > 0) & scales.reciprocal().isfinite()).all(1)
     if bad.any():
-        raise DataError(f"expected finite codes and positive scales, got others first in row {int(bad.nonzero()[0])}")
+        raise DataError(
+            f"expected finite codes and positive scales, got other numbers first in row {int(bad.nonzero()[0])}"
+        )

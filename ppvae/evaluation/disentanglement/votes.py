@@ -1,12 +1,11 @@
-"""Metrics that hold one factor fixed and ask which it was: Higgins' classifier and FactorVAE's majority vote."""
+"""Metrics that hold one factor fixed and predict which: Higgins' classifier and FactorVAE's majority vote."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
-from ppvae.evaluation.disentanglement.representation import Representation, at_least
+from ppvae.evaluation.disentanglement.representation import Representation, require_at_least
 
-PRUNED = 0.05
-AT_ONCE = 1000  # votes whose rows are held at once
+MIN_STD = 0.05  # dimensions of a smaller standard deviation do not vote
+BLOCK = 1000  # votes computed at once, which bounds the memory
 
 
 def higgins(
@@ -17,27 +16,39 @@ def higgins(
     num_eval: int = 5_000,
     seed: int = 0,
 ) -> float:
-    """Held-out accuracy of a linear classifier (logistic regression) that tells the factor that pairs share.
+    """Held-out accuracy of a logistic regression that predicts the factor k that the two rows of each pair share.
 
         k ~ factors;  (v_l, v'_l) for l = 1..L with v_lk = v'_lk;  feature = 1/L sum_l |z(v_l) - z(v'_l)|, shape (D,)
 
-    From 0 to 1; chance is one over the number of factors, which a constant code gets. With a single factor there is
-    nothing to tell, and the value is 1. Not invariant to scale: the classifier's weights are regularised.
+    From 0 to 1; at chance, and for a constant code, 1 / (number of factors). With a single factor the value is 1. Not
+    invariant to scale, since the weights of the regression are penalised.
 
     Args:
         representation: codes of a grid.
-        batch_size: pairs a feature, L.
-        num_train, num_eval: features.
+        batch_size: L, pairs in one feature.
+        num_train: features that the classifier is fitted to.
+        num_eval: features that it is scored on.
         seed: of the draws.
 
-    Raises ValueError where a setting is below 1, and where the training features are all of one factor.
+    Raises ValueError for a setting below 1, and where all training features have the same k.
 
-    Source: Higgins et al. 2017, "beta-VAE", algorithm 1; logistic regression and sample sizes as in Locatello et al.
+    Source: Higgins et al. 2017, "beta-VAE", algorithm 1; logistic regression and sample sizes from Locatello et al.
     2019, "Challenging Common Assumptions".
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.data import Factors
+        >>> from ppvae.evaluation.disentanglement import Representation, higgins
+        >>> grid = Factors(("shape", "x"), (3, 4))
+        >>> higgins(Representation(grid, grid.values(torch.arange(12)).float()), num_train=100, num_eval=50)
+        1.0
     """
-    at_least(1, batch_size=batch_size, num_train=num_train, num_eval=num_eval)
+    require_at_least(1, batch_size=batch_size, num_train=num_train, num_eval=num_eval)
     if len(representation.sizes) == 1:
         return 1.0
+    from sklearn.linear_model import LogisticRegression
+
     rng = np.random.default_rng(seed)
     blocks = [_differences(representation, n, batch_size, rng) for n in _blocks(num_train + num_eval)]
     features, labels = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -55,30 +66,40 @@ def factor_vae_score(
     num_eval: int = 5_000,
     seed: int = 0,
 ) -> float:
-    """Held-out accuracy of a majority vote: which dimension varies least where factor k is held fixed?
+    """Held-out accuracy of a majority vote that predicts the fixed factor k from the dimension of least variance.
 
         k ~ factors;  v_1..v_L with one v_lk;  vote (argmin_d Var_l z_d(v_l) / Var z_d, k)
 
-    Each dimension stands for the factor of most of its training votes. From 0 to 1; chance is one over the number of
-    factors. Dimensions whose standard deviation over the whole grid is below 0.05 do not vote; where all are, the
-    value is 0. Invariant to permutation, sign, and scale above that threshold.
+    Each dimension predicts the factor of most of its training votes. From 0 to 1; 1 / (number of factors) at chance.
+    Dimensions with a standard deviation below 0.05 over the whole grid do not vote; if none votes, the value is 0.
+    Invariant to permutation, sign, and scale above that threshold.
 
     Args:
-        representation: codes of a grid; the variances below the line are those of the whole grid.
-        batch_size: rows a vote, L, at least 2, for a variance.
-        num_train, num_eval: votes.
+        representation: codes of a grid; Var z_d is the variance over the whole grid.
+        batch_size: L, rows in one vote, at least 2.
+        num_train: votes that are counted.
+        num_eval: votes that are predicted.
         seed: of the draws.
 
-    Raises ValueError where a setting is below its least.
+    Raises ValueError for a smaller ``batch_size`` and for the other settings below 1.
 
-    Source: Kim and Mnih 2018, "Disentangling by Factorising", section 4; threshold and sample sizes as in Locatello
-    et al. 2019.
+    Source: Kim and Mnih 2018, "Disentangling by Factorising", section 4; threshold and sample sizes from Locatello et
+    al. 2019.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.data import Factors
+        >>> from ppvae.evaluation.disentanglement import Representation, factor_vae_score
+        >>> grid = Factors(("shape", "x"), (3, 4))
+        >>> factor_vae_score(Representation(grid, grid.values(torch.arange(12)).float()), num_train=100, num_eval=50)
+        1.0
     """
-    at_least(2, batch_size=batch_size)
-    at_least(1, num_train=num_train, num_eval=num_eval)
+    require_at_least(2, batch_size=batch_size)
+    require_at_least(1, num_train=num_train, num_eval=num_eval)
     rng = np.random.default_rng(seed)
     variance = representation.codes.double().var(0).cpu().numpy()
-    active = np.flatnonzero(np.sqrt(variance) >= PRUNED)
+    active = np.flatnonzero(np.sqrt(variance) >= MIN_STD)
     if len(active) == 0:
         return 0.0
     blocks = [_votes(representation, n, batch_size, rng, variance, active) for n in _blocks(num_train + num_eval)]
@@ -89,24 +110,34 @@ def factor_vae_score(
 
 
 def _blocks(votes: int) -> list[int]:
-    whole, rest = divmod(votes, AT_ONCE)
-    return [AT_ONCE] * whole + [rest] * (rest > 0)
+    """Sizes of the blocks that the votes are computed in."""
+    whole, rest = divmod(votes, BLOCK)
+    return [BLOCK] * whole + [rest] * (rest > 0)
 
 
-def _differences(r: Representation, votes: int, batch_size: int, rng: np.random.Generator):
-    """Features (votes, D) and the factor that each pair shared."""
-    one, other = rng.integers(r.sizes, size=(2, votes, batch_size, len(r.sizes)))
-    factor = rng.integers(len(r.sizes), size=votes)
-    row = np.arange(votes)
+def _differences(
+    representation: Representation, votes: int, batch_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (votes, D) and the factor that the pairs of each share, (votes,)."""
+    sizes = representation.sizes
+    one, other = rng.integers(sizes, size=(2, votes, batch_size, len(sizes)))
+    factor, row = rng.integers(len(sizes), size=votes), np.arange(votes)
     other[row, :, factor] = one[row, :, factor]
-    return np.abs(r.at(one) - r.at(other)).mean(1), factor
+    return np.abs(representation.at(one) - representation.at(other)).mean(1), factor
 
 
-def _votes(r: Representation, votes: int, batch_size: int, rng: np.random.Generator, variance, active):
-    """The dimension that varies least, and the factor that was held fixed."""
-    values = rng.integers(r.sizes, size=(votes, batch_size, len(r.sizes)))
-    factor = rng.integers(len(r.sizes), size=votes)
-    row = np.arange(votes)
+def _votes(
+    representation: Representation,
+    votes: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    variance: np.ndarray,
+    active: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The dimension of least relative variance and the factor that was held fixed, each (votes,)."""
+    sizes = representation.sizes
+    values = rng.integers(sizes, size=(votes, batch_size, len(sizes)))
+    factor, row = rng.integers(len(sizes), size=votes), np.arange(votes)
     values[row, :, factor] = values[row, 0, factor][:, None]
-    local = r.at(values)[..., active].astype(np.float64).var(1, ddof=1)
+    local = representation.at(values)[..., active].astype(np.float64).var(1, ddof=1)
     return active[(local / variance[active]).argmin(-1)], factor

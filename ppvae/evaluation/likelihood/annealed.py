@@ -1,4 +1,4 @@
-"""Estimates of log p(x) by annealing, as :mod:`ppvae.evaluation.likelihood.annealing` gives them."""
+"""Estimates of log p(x) by annealing, the results of :mod:`ppvae.evaluation.likelihood.annealing`."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from ppvae.evaluation.likelihood.per_datum import PerDatum, sampling_error
 
 @dataclass(frozen=True, eq=False)
 class AnnealedEstimate(PerDatum):
-    """log p(x) of B data by annealed importance sampling; nats.
+    """log p(x) of B data by annealed importance sampling; in nats.
 
     Attributes:
         value: log-mean-exp of the weights over chains, shape (B,): in expectation a lower bound of log p(x) (of a
             run backwards: an upper bound).
-        standard_error: of ``value`` over chains by the delta method, shape (B,); NaN for a run backwards, whose
-            chains start from one and the same draw.
+        standard_error: of ``value`` over chains by the delta method, shape (B,); NaN for a run backwards, where all
+            chains start from the same draw.
         log_weight: shape (chains, B).
         acceptance: share of accepted transitions, shape (B,).
     """
@@ -25,14 +25,15 @@ class AnnealedEstimate(PerDatum):
 
     def __repr__(self) -> str:
         return (
-            f"AnnealedEstimate(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} "
-            f"data, {len(self.log_weight)} chains, acceptance {self.acceptance.mean():.2f})"
+            f"AnnealedEstimate(log p(x) {self.mean:.3f} nats, simulation error {self.simulation_error:.3f}, sampling "
+            f"error {self.sampling_error:.3f} over {len(self.value)} data; {len(self.log_weight)} chains, acceptance "
+            f"{self.acceptance.mean():.2f})"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class BidirectionalEstimate:
-    """Lower and upper bounds of log p(x) on data drawn from the model itself; nats.
+    """Lower and upper bounds of log p(x) on data drawn from the model itself; in nats.
 
     Attributes:
         lower, upper: the forward and the backward run.
@@ -50,11 +51,11 @@ class BidirectionalEstimate:
 
     @property
     def gap_standard_error(self) -> float:
-        """Of :attr:`gap`, over the data."""
+        """Standard error of :attr:`gap` over the data."""
         return sampling_error(self.upper.value - self.lower.value)
 
     def __repr__(self) -> str:
         return (
             f"BidirectionalEstimate(lower {self.lower.mean:.3f}, upper {self.upper.mean:.3f}, "
-            f"gap {self.gap:.3f} +- {self.gap_standard_error:.3f} nats)"
+            f"gap {self.gap:.3f} +- {self.gap_standard_error:.3f} nats over {len(self.x)} data)"
         )

@@ -20,8 +20,16 @@ def hmc_step(log_density: LogDensity, u: Tensor, step_size: Tensor, leapfrog_ste
         step_size: of the leapfrog, broadcast with (chains, B).
         leapfrog_steps: number of steps of one transition.
 
-    Returns the new positions, and whether each chain moved, shape (chains, B). A proposal whose energy is not
+    Returns the new positions, and whether each chain moved, shape (chains, B). A proposal with an energy that is not
     finite is rejected.
+
+    Example:
+
+        >>> _ = torch.manual_seed(0)
+        >>> normal = lambda u: -0.5 * u.square().sum(-1)
+        >>> u, accepted = hmc_step(normal, torch.zeros(100, 3, 2), torch.tensor(0.5), leapfrog_steps=3)
+        >>> u.shape, accepted.float().mean() > 0.9
+        (torch.Size([100, 3, 2]), tensor(True))
     """
     step = step_size.unsqueeze(-1)
     momentum = torch.randn_like(u)

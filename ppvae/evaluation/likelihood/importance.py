@@ -1,32 +1,31 @@
 """log p(x) by importance sampling from the guide, with what is needed to judge it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyro
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from ppvae.engine.checks import (
-    check_input,
-    check_label_range,
-    check_parameters,
-    check_support,
-    check_weights,
-    to_device_of,
-)
-from ppvae.engine.contract import check_pair, is_amortized
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import replay
-from ppvae.engine.tracing import OBSERVED, distribution_at
-from ppvae.evaluation.likelihood.pareto import pareto_khat
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.checks import check_weights
+from ppvae.engine.contract import AmortizedGuide, is_amortized
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.isolation import forked_randomness
+from ppvae.engine.pair import Pair
+from ppvae.engine.tracing import arguments
+from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.per_datum import PerDatum
+from ppvae.evaluation.progress import blocks, tracked
+from ppvae.objectives.base import require_count
 from ppvae.objectives.local import at_features
 
-KHAT_LIMIT = 0.7
 ENCODED_AT_ONCE = 100  # data
+TOLERATED = 0.05  # share of the data whose k-hat may be bad by chance
+
+GuideOf = Callable[[slice], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +35,8 @@ class LogMarginal(PerDatum):
     Attributes:
         value: log 1/K sum_k w_k, shape (B,). Its expectation is a lower bound of log p(x) (the K-particle
             importance-weighted bound), and it is consistent as K grows.
-        standard_error: of ``value`` by the delta method, sd(w) / (mean(w) sqrt(K)), shape (B,). Believe it only
-            where ``khat`` is below 0.7.
+        standard_error: of ``value`` by the delta method, sd(w) / (mean(w) sqrt(K)), shape (B,). It is reliable only
+            where ``khat`` is at most :func:`khat_limit` of K.
         ess: effective sample size (sum w)^2 / sum w^2, from 1 to K, shape (B,).
         khat: Pareto shape of the weights' tail, shape (B,).
         num_particles: K.
@@ -49,26 +48,27 @@ class LogMarginal(PerDatum):
     _relative_log_weight: Tensor | None = None  # log w - value, float32, (K, B)
 
     @property
-    def khat_above_limit(self) -> float:
-        """Share of the data whose k-hat is above 0.7; NaN where there are too few particles to tell."""
-        return float("nan") if self.khat.isnan().any() else (self.khat > KHAT_LIMIT).double().mean().item()
+    def khat_bad(self) -> float:
+        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small to tell."""
+        return share_of_bad(self.khat, self.num_particles)
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether k-hat is within its limit for 95% of the data. If not, read the mean as a lower bound alone."""
+        return self.khat_bad <= TOLERATED
 
     def bound(self, k: int) -> Tensor:
-        """The k-particle importance-weighted bound of each datum, shape (B,), for any k from 1 to K.
+        """The k-particle importance-weighted bound of each datum, shape (B,), for any k from 1 to K, in nats.
 
         Mean of log 1/k sum w over the K // k disjoint groups of k weights: unbiased for the bound.
         """
         if not 1 <= k <= self.num_particles:
             raise ValueError(f"expected k from 1 to num_particles={self.num_particles}, got {k}")
-        if k == self.num_particles:
-            return self.value
-        if self._relative_log_weight is None:
-            raise ValueError(f"expected k={self.num_particles}, got {k}; call log_marginal with keep_weights=True")
-        return self.value + self._grouped(k).mean(0)
+        return self.value if k == self.num_particles else self.value + self._grouped(k).mean(0)
 
     def bound_standard_error(self, k: int) -> Tensor:
-        """Monte Carlo standard error of :meth:`bound`, from its groups, shape (B,); NaN where there is but one."""
-        self.bound(k)  # refuses a k that cannot be
+        """Monte Carlo standard error of :meth:`bound`, from its groups, shape (B,); NaN where there is one group."""
+        self.bound(k)  # refuses a k out of range
         if k == self.num_particles:
             return torch.full_like(self.value, torch.nan)
         groups = self._grouped(k)
@@ -76,36 +76,47 @@ class LogMarginal(PerDatum):
 
     def _grouped(self, k: int) -> Tensor:
         """log 1/k sum w - value of each group of k weights, (K // k, B)."""
+        if self._relative_log_weight is None:
+            raise ValueError(f"expected k={self.num_particles}, got {k}; call log_marginal with keep_weights=True")
         groups = self.num_particles // k
         weights = self._relative_log_weight[: groups * k].double().reshape(groups, k, -1)
         return weights.logsumexp(1) - math.log(k)
 
     def __repr__(self) -> str:
+        quantity = "log p(x)" if self.is_reliable else "lower bound on log p(x)"
         return (
-            f"LogMarginal(mean {self.mean:.3f} +- {self.mean_standard_error:.3f} nats over {len(self.value)} data, "
-            f"{self.num_particles} particles, median ess {self.ess.median():.1f}, "
-            f"k-hat > {KHAT_LIMIT} in {self.khat_above_limit:.1%})"
+            f"LogMarginal({quantity} {self.mean:.3f} nats, simulation error {self.simulation_error:.3f}, "
+            f"sampling error {self.sampling_error:.3f} over {len(self.value)} data; {self.num_particles} particles, "
+            f"median ess {self.ess.median():.1f}, k-hat bad in {self.khat_bad:.1%})"
         )
 
 
+def share_of_bad(khat: Tensor, num_particles: int) -> float:
+    """Share of k-hat values above :func:`khat_limit` of K; NaN where there are too few weights to tell."""
+    return math.nan if khat.isnan().any() else (khat > khat_limit(num_particles)).double().mean().item()
+
+
 def log_marginal(
-    model,
-    guide,
-    x: Tensor,
-    y: Tensor | None = None,
+    model: Any,
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
     *,
     num_particles: int = 1000,
     chunk: int = 1000,
     seed: int = 0,
     keep_weights: bool = True,
     progress: bool = False,
+    **given: Array,
 ) -> LogMarginal:
     """Estimate log p(x) (log p(x, y) where y is known) of each datum with the guide as importance sampler.
+
+        log p(x)  ~  log 1/K sum_k p(x, z_k) / q(z_k | x),   z_k ~ q(z | x)
 
     Args:
         model: generative model.
         guide: its guide; discrete sites are summed exactly inside each weight.
-        x: data, shape (B, *event_shape).
+        data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: labels, shape (B,), -1 where unknown; or None.
         num_particles: weights per datum, K.
         chunk: pairs of a particle and a datum (times the enumerated values) that are evaluated at once: the
@@ -113,68 +124,85 @@ def log_marginal(
         seed: of the draws; the caller's own random state is left alone.
         keep_weights: keep 4 bytes for each particle of each datum, so that ``bound(k)`` works for every k.
         progress: show a progress bar.
+        given: conditions of B rows each. The estimate is that of log p(x | given).
 
-    The pair is put in evaluation mode. Weights are computed in the pair's type and summed in float64.
+    The pair is in evaluation mode. Weights are computed in the pair's type and summed in float64.
+
+    Raises:
+        ContractError: the pair or the data break the contract, q is not a density over the prior's whole space, or the
+            weights of a datum have no finite sum; the pass ends at the first such datum.
 
     Source: Burda, Grosse and Salakhutdinov 2016 (estimator); Vehtari et al. 2024 (k-hat).
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import FullRankGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = FullRankGaussian(ppvae.nn.MLP(2, [], 5), 2)
+        >>> result = ppvae.log_marginal(model, guide, torch.zeros(3, 2), num_particles=100)
+        >>> result.value.shape, result.bound(10).shape
+        (torch.Size([3]), torch.Size([3]))
     """
-    if num_particles < 1 or chunk < 1:
-        raise ValueError(f"expected num_particles and chunk of at least 1, got {num_particles} and {chunk}")
-    check_parameters(model, guide)
-    check_input(x, y)
-    x, y = to_device_of(model, x), None if y is None else to_device_of(model, y)
-    with evaluation_mode(model, guide, device=x.device, seed=seed):
-        pairs = max(1, chunk // _inspect(model, guide, x, y))
-    with evaluation_mode(model, guide, device=x.device, seed=seed), pyro.validation_enabled(False):
-        return estimate(model, _guide_of(guide, x), x, y, num_particles, pairs, keep_weights, progress)
+    num_particles, chunk = require_count("num_particles", num_particles), require_count("chunk", chunk)
+    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        pairs = max(1, chunk // _enumerated_values(pair, batch))
+        return estimate(model, _guide_of(guide, batch), batch, num_particles, pairs, keep_weights, progress)
 
 
-def _guide_of(guide, x: Tensor):
-    """The guide of each slice of the data; what an amortized one makes of its x is worked out once."""
-    if not is_amortized(guide):
+def estimate(
+    model: Any,
+    guide_of: GuideOf,
+    batch: Batch,
+    num_particles: int,
+    pairs: int,
+    keep_weights: bool = True,
+    progress: bool = False,
+) -> LogMarginal:
+    """:func:`log_marginal` inside an evaluation, by the guide ``guide_of(rows)`` of each slice of the data."""
+    # Results go into room made beforehand: small tensors left lying between the large ones of a pass would keep the
+    # allocator from using that room again, and memory would grow with the number of data.
+    value, error, ess, khat = summary = torch.empty(4, len(batch), dtype=torch.float64)
+    kept = torch.empty(len(batch), num_particles if keep_weights else 0).T
+    for block in tracked(blocks(len(batch), max(1, pairs // num_particles)), "log p(x)", progress):
+        log_weight = _log_weights(Pair(model, guide_of(block)), batch.rows(block), num_particles, pairs)
+        check_weights(log_weight, block.start)
+        summary[:, block] = torch.stack(_summary(log_weight))
+        if keep_weights:
+            kept[:, block] = log_weight - value[block]
+    return LogMarginal(value, error, ess, khat, num_particles, kept if keep_weights else None)
+
+
+def encode(guide: AmortizedGuide, batch: Batch) -> Tensor:
+    """The features of each datum, from an amortized guide; shape (B, features)."""
+    positional, given = arguments(guide, batch)
+    return guide.encode(*positional, **given)
+
+
+def _guide_of(guide: Any, batch: Batch) -> GuideOf:
+    """The guide of each slice of the data; the features of an amortized guide are computed once."""
+    partly_labelled = batch.y is not None and not batch.all_known
+    if not is_amortized(guide) or partly_labelled:
         return lambda rows: guide
-    features = torch.cat([guide.encoder(part) for part in x.split(ENCODED_AT_ONCE)])
+    features = torch.cat([encode(guide, batch.rows(block)) for block in blocks(len(batch), ENCODED_AT_ONCE)])
     return lambda rows: at_features(guide.distribution, features[rows])
 
 
-def estimate(model, guide_of, x, y, num_particles: int, pairs: int, keep_weights=True, progress=False) -> LogMarginal:
-    """:func:`log_marginal` without its checks, by the guide ``guide_of(rows)`` for each slice of the data."""
-    rows = max(1, pairs // num_particles)
-    blocks = [slice(start, start + rows) for start in range(0, len(x), rows)]
-    # Results go into room made beforehand: small tensors left lying between the large ones of a pass would keep the
-    # allocator from using that room again, and memory would grow with the number of data.
-    summary = torch.empty(4, len(x), dtype=torch.float64)
-    kept = torch.empty(len(x), num_particles if keep_weights else 0).T
-    for block in track(blocks, "log p(x)") if progress else blocks:
-        labels = None if y is None else y[block]
-        log_weight = _log_weights(model, guide_of(block), x[block], labels, num_particles, pairs)
-        summary[:, block] = torch.stack(_summary(log_weight))
-        if keep_weights:
-            kept[:, block] = log_weight - summary[0, block]
-    check_weights(summary[0])
-    return LogMarginal(*summary, num_particles, kept if keep_weights else None)
+def _enumerated_values(pair: Pair, batch: Batch) -> int:
+    """The most joint values of enumerated sites per particle; 1 if there are none."""
+    unlabelled = 0 if batch.known is None else int(batch.known.int().argmin())
+    with forked_randomness(batch.x.device):
+        particles = pair.draw(batch.rows(slice(unlabelled, unlabelled + 1)))
+        return max(site.log_prob.numel() for site in particles.model.values())
 
 
-def _inspect(model, guide, x: Tensor, y: Tensor | None) -> int:
-    """Check all of the data; the number of enumerated values per particle, at most."""
-    check_label_range(model, x[:1], y)
-    kinds = [slice(0, 4)] if y is None else [(y < 0).nonzero()[:2, 0], (y >= 0).nonzero()[:2, 0]]
-    few = [(x[rows], None if y is None else y[rows]) for rows in kinds if len(x[rows])]
-    for some_x, some_y in few:
-        check_pair(model, guide, some_x, some_y)
-    one_each = torch.cat([some_x[:1] for some_x, _ in few])
-    labels = None if y is None else torch.cat([some_y[:1] for _, some_y in few])
-    particles = replay(model, guide, one_each, labels)
-    check_support(distribution_at(model, OBSERVED, x[:1], None if labels is None else labels[:1].clamp(min=0)), x)
-    return max(site.log_prob.numel() for site in particles.model.values()) // len(one_each)
-
-
-def _log_weights(model, guide, x, y, num_particles: int, pairs: int) -> Tensor:
+def _log_weights(pair: Pair, batch: Batch, num_particles: int, pairs: int) -> Tensor:
     """(K, B), float64, on the CPU."""
-    step = max(1, min(num_particles, pairs // len(x)))
-    log_weight = torch.empty(num_particles, len(x), dtype=torch.float64)
+    step = max(1, min(num_particles, pairs // len(batch)))
+    log_weight = torch.empty(num_particles, len(batch), dtype=torch.float64)
     for part in log_weight.split(step):
-        part.copy_(replay(model, guide, x, y, len(part)).log_weight)
+        part.copy_(pair.draw(batch, len(part)).log_weight)
     return log_weight
 
 

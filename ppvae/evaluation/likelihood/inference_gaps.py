@@ -6,50 +6,64 @@
 Source: Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders", equations 2 to 4.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-import pyro
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from ppvae.distributions.gaussians import diagonal_normal
-from ppvae.engine.checks import check_input, check_parameters, check_weights, to_device_of
-from ppvae.engine.contract import AmortizedGuide, check_pair, is_amortized
-from ppvae.engine.isolation import evaluation_mode, forked_randomness
-from ppvae.engine.pair import replay
-from ppvae.errors import ContractError
-from ppvae.evaluation.likelihood.importance import LogMarginal, estimate
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.checks import check_weights
+from ppvae.engine.contract import AmortizedGuide
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.isolation import forked_randomness
+from ppvae.engine.pair import Pair
+from ppvae.evaluation.likelihood.importance import LogMarginal, encode, estimate, share_of_bad
 from ppvae.evaluation.likelihood.per_datum import PerDatum
-from ppvae.objectives.local import Family, ascent, at_features
+from ppvae.evaluation.progress import blocks, tracked
+from ppvae.evaluation.requirements import require_amortized
+from ppvae.objectives.base import require_count
+from ppvae.objectives.local import Family, at_features
+from ppvae.objectives.local import ascent as climb
 
 WINDOW = 100  # steps over which the bound is averaged, to see whether it still rises
+PAIRS = 1000  # of a particle and a datum, evaluated at once
+MOMENT_DRAWS = 100  # of the guide, where the best diagonal Gaussian starts
 
 
 @dataclass(frozen=True, eq=False)
 class Bound(PerDatum):
-    """An evidence lower bound of each datum, with its Monte Carlo standard error; shape (B,), nats."""
+    """An evidence lower bound of each datum, with its Monte Carlo standard error; shape (B,), in nats."""
 
     def __sub__(self, other: "Bound") -> "Bound":
         return Bound(self.value - other.value, (self.standard_error**2 + other.standard_error**2).sqrt())
 
+    @classmethod
+    def joined(cls, parts: Sequence["Bound"]) -> "Bound":
+        """The bounds of all parts of the data."""
+        value, error = (torch.cat([getattr(part, name) for part in parts]) for name in ("value", "standard_error"))
+        return cls(value, error)
+
     def __repr__(self) -> str:
-        return f"{self.mean:.3f} +- {self.mean_standard_error:.3f}"
+        return f"{self.mean:.3f} +- {self.simulation_error:.3f}"
 
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """The gaps of one guide on B data; each a :class:`Bound`, in nats.
+    """The gaps of one guide on B data; each a :class:`Bound`, in nats. Made by :func:`gaps`.
 
     Attributes:
         log_p: log p(x) by importance sampling from the one of the three that gives most.
-        local: the bound at the best member of the guide's family, as far as its ``encoder(x)`` reaches: what a flow's
-            maps learned for all data stays as it is.
+        local: the bound at the best member of the guide's family, as far as its features reach: the maps that a flow
+            learned for all data stay as they are.
         local_gaussian: the bound at the best diagonal Gaussian.
         amortized: the guide's own bound.
         khat: Pareto k-hat of the weights at the best member of the guide's family, shape (B,).
+        num_particles: K, draws for each bound.
     """
 
     log_p: Bound
@@ -57,6 +71,7 @@ class Gaps:
     local_gaussian: Bound
     amortized: Bound
     khat: Tensor
+    num_particles: int
 
     @property
     def approximation(self) -> Bound:
@@ -68,122 +83,155 @@ class Gaps:
         """L[q*] - L[q]."""
         return self.local - self.amortized
 
+    @property
+    def khat_bad(self) -> float:
+        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small to tell."""
+        return share_of_bad(self.khat, self.num_particles)
+
     def __repr__(self) -> str:
         return (
             f"Gaps(log p {self.log_p}, local {self.local}, local Gaussian {self.local_gaussian}, amortized "
-            f"{self.amortized}; approximation {self.approximation}, amortization {self.amortization} nats)"
+            f"{self.amortized}; approximation {self.approximation}, amortization {self.amortization} nats over "
+            f"{len(self.khat)} data, +- simulation error; k-hat bad in {self.khat_bad:.1%})"
         )
 
 
+@dataclass(frozen=True)
+class Ascent:
+    """Settings of the search for the best q of each datum, by Adam on its features.
+
+    Args:
+        learning_rate: of Adam.
+        patience: windows of 100 steps without a gain of the mean bound after which the search ends.
+        max_windows: the most windows.
+        batch_size: data that are optimised at once.
+
+    Example:
+
+        >>> Ascent(learning_rate=0.01).patience
+        10
+    """
+
+    learning_rate: float = 1e-3
+    patience: int = 10
+    max_windows: int = 100
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "max_windows", "batch_size"):
+            require_count(name, getattr(self, name))
+        if not self.learning_rate > 0:
+            raise ValueError(f"expected learning_rate above 0, got {self.learning_rate}")
+
+
+DEFAULT = Ascent()
+
+
 def gaps(
-    model,
+    model: Any,
     guide: AmortizedGuide,
-    x: Tensor,
+    data: Batch | HasBatch | Array,
+    y: Array | None = None,
     *,
     num_particles: int = 1000,
-    learning_rate: float = 1e-3,
-    patience: int = 10,
-    max_windows: int = 100,
-    batch_size: int = 100,
+    ascent: Ascent = DEFAULT,
     seed: int = 0,
     progress: bool = False,
+    **given: Array,
 ) -> Gaps:
     """Split log p(x) - ELBO of each datum into its approximation and its amortization gap.
 
     Args:
         model: generative model with one latent "z".
-        guide: an :class:`AmortizedGuide`; what its encoder gives is optimised datum by datum, starting from there.
-        x: data, shape (B, *event_shape).
-        num_particles: draws for each bound and for log p(x).
-        learning_rate: of Adam on the local answers.
-        patience: windows of 100 steps without a gain of the mean bound after which a local optimum is taken.
-        max_windows: the most windows.
-        batch_size: data that are optimised at once.
-        seed, progress: of the run.
+        guide: an :class:`AmortizedGuide`; its features are optimised datum by datum, starting from ``encode``.
+        data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
+        y: labels, shape (B,); or None.
+        num_particles: draws for each bound and for log p(x), K.
+        ascent: learning rate, patience, windows, data at once.
+        seed: of the run.
+        progress: show a progress bar.
+        given: conditions of B rows each.
+
+    Raises:
+        ContractError: the pair or the data break the contract, the guide is no :class:`AmortizedGuide` or no density
+            over the prior's whole space, or the weights of a datum are not finite.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> _ = torch.manual_seed(0)
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> found = ppvae.gaps(model, guide, torch.randn(4, 2), num_particles=100, ascent=Ascent(0.05, max_windows=1))
+        >>> found.amortization.value > 0
+        tensor([True, True, True, True])
     """
     require_amortized(guide)
-    if min(num_particles, patience, max_windows, batch_size) < 1 or not learning_rate > 0:
-        raise ValueError("expected num_particles, patience, max_windows, batch_size and learning_rate above 0")
-    check_parameters(model, guide)
-    check_input(x, None)
-    x = to_device_of(model, x)
-    check_pair(model, guide, x[:4])
-    climb = {"learning_rate": learning_rate, "patience": patience, "max_windows": max_windows}
-    with (
-        evaluation_mode(model, guide, device=x.device, seed=seed),
-        pyro.validation_enabled(False),
-        Progress(disable=not progress) as bar,
-    ):
-        parts = [
-            _of_block(model, guide, x[start : start + batch_size], start, num_particles, climb)
-            for start in bar.track(range(0, len(x), batch_size), description="gaps")
-        ]
-    bounds = [
-        Bound(torch.cat([part[i][0] for part in parts]), torch.cat([part[i][1] for part in parts])) for i in range(4)
-    ]
-    return Gaps(*bounds, khat=torch.cat([part[4] for part in parts]))
+    num_particles = require_count("num_particles", num_particles)
+    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        rows = tracked(blocks(len(batch), ascent.batch_size), "gaps", progress)
+        parts = [_gaps_of(pair, batch, block, num_particles, ascent) for block in rows]
+    return Gaps(
+        log_p=Bound.joined([part.log_p for part in parts]),
+        local=Bound.joined([part.local for part in parts]),
+        local_gaussian=Bound.joined([part.local_gaussian for part in parts]),
+        amortized=Bound.joined([part.amortized for part in parts]),
+        khat=torch.cat([part.khat for part in parts]),
+        num_particles=num_particles,
+    )
 
 
-def require_amortized(guide) -> None:
-    """Raise ContractError unless what a guide answers for a datum can be improved."""
-    if not is_amortized(guide):
-        raise ContractError(
-            f"expected an AmortizedGuide, whose answer for a datum can be improved, got {type(guide).__name__}; derive "
-            "it from ppvae.AmortizedGuide, and define distribution() rather than forward()"
-        )
-
-
-def _of_block(model, guide, x: Tensor, first_row: int, num_particles: int, climb: dict) -> tuple:
-    start = guide.encoder(x)
-    with forked_randomness(x.device):
-        check_weights(replay(model, at_features(guide.distribution, start), x).log_weight, first_row)
-    draws = guide.distribution(start).sample((100,))
+def _gaps_of(pair: Pair, batch: Batch, block: slice, num_particles: int, ascent: Ascent) -> Gaps:
+    model, family, part = pair.model, pair.guide.distribution, batch.rows(block)
+    start = encode(pair.guide, part)
+    with forked_randomness(part.x.device):
+        check_weights(Pair(model, at_features(family, start)).draw(part).log_weight, block.start)
+    draws = family(start).sample((MOMENT_DRAWS,))
     moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
     answers = [
-        (guide.distribution, local_optimum(model, guide.distribution, x, start, **climb)),
-        (diagonal_normal, local_optimum(model, diagonal_normal, x, moments, **climb)),
-        (guide.distribution, start),
+        (family, local_optimum(model, family, part, start, ascent)),
+        (diagonal_normal, local_optimum(model, diagonal_normal, part, moments, ascent)),
+        (family, start),
     ]
-    estimates = [_estimate(model, family, features, x, num_particles) for family, features in answers]
-    bounds = [elbo_of(e) for e in estimates]
-    best = tightest(estimates)
-    return (best.value, best.standard_error), *bounds, estimates[0].khat
+    estimates = [_estimate(model, family, features, part, num_particles) for family, features in answers]
+    best, (local, gaussian, amortized) = tightest(estimates), map(elbo_of, estimates)
+    return Gaps(Bound(best.value, best.standard_error), local, gaussian, amortized, estimates[0].khat, num_particles)
 
 
 def tightest(estimates: Sequence[PerDatum]) -> PerDatum:
-    """Of several estimates of log p(x) on the same data, that of the highest mean.
+    """Of several estimates of log p(x) on the same data, the one of the highest mean.
 
     Each is in expectation a lower bound, so the highest is the closest. One for all the data: the highest datum by
-    datum would pick up every lucky draw. (To average the estimates of p(x) is unbiased too, but its logarithm is too
+    datum would select lucky draws. (The average of the estimates of p(x) is unbiased too, but its logarithm is too
     low by log m/n where m of n samplers work.)
     """
     return max(estimates, key=lambda estimate: estimate.mean)
 
 
-def local_optimum(
-    model, family: Family, x: Tensor, features: Tensor, learning_rate: float, patience: int, max_windows: int
-) -> Tensor:
-    """The features of :func:`ascent`, averaged from its best window on until patience is at its end.
+def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, ascent: Ascent) -> Tensor:
+    """The features of the ascent, averaged from its best window on until patience ends.
 
     Near the optimum the iterates wander with the noise of the gradient; their average does not.
     """
-    climb = ascent(model, family, x, features, learning_rate)
-    best, plateau = -torch.inf, []
-    for _ in range(max_windows):
-        steps = [(f.clone(), bound.mean()) for f, bound in islice(climb, WINDOW)]
-        mean = torch.stack([bound for _, bound in steps]).mean().item()
+    steps = climb(model, family, batch, features, ascent.learning_rate)
+    best, plateau = -math.inf, list[Tensor]()
+    for _ in range(ascent.max_windows):
+        window = [(f.clone(), bound.mean()) for f, bound in islice(steps, WINDOW)]
+        mean = torch.stack([bound for _, bound in window]).mean().item()
         if mean > best:
             best, plateau = mean, []
-        plateau.append(torch.stack([f for f, _ in steps]).mean(0))
-        if len(plateau) > patience:
+        plateau.append(torch.stack([f for f, _ in window]).mean(0))
+        if len(plateau) > ascent.patience:
             break
     return torch.stack(plateau).mean(0)
 
 
-def _estimate(model, family: Family, features: Tensor, x: Tensor, num_particles: int) -> LogMarginal:
-    return estimate(model, lambda rows: at_features(family, features[rows]), x, None, num_particles, pairs=1000)
+def _estimate(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> LogMarginal:
+    return estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, PAIRS)
 
 
-def elbo_of(marginal: LogMarginal) -> tuple[Tensor, Tensor]:
-    """The evidence lower bound, mean of log w, and its standard error, each (B,)."""
-    return marginal.bound(1), marginal.bound_standard_error(1)
+def elbo_of(marginal: LogMarginal) -> Bound:
+    """The evidence lower bound of each datum, mean of log w, with its standard error."""
+    return Bound(marginal.bound(1), marginal.bound_standard_error(1))

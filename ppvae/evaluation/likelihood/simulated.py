@@ -3,23 +3,28 @@
 (z*, x) ~ p(z) p(x | z) makes z* a draw of p(z | x).
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
-from ppvae.engine.checks import check_parameters, check_weights, to_device_of
-from ppvae.engine.isolation import evaluation_mode
-from ppvae.engine.pair import at_values, draw, require_can_score, simulate
+from ppvae.engine.batch import Array, Batch, HasBatch
+from ppvae.engine.checks import check_weights
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.pair import Pair, require_can_score
+from ppvae.engine.particles import Draws, Site, add_up
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.importance import log_marginal
 from ppvae.evaluation.likelihood.per_datum import sampling_error
+from ppvae.evaluation.requirements import require_continuous, require_weights
+from ppvae.objectives.base import require_count
 
 
 @dataclass(frozen=True, eq=False)
 class UpperBound:
-    """An upper bound, in expectation, of log p(x) on simulated data; nats.
+    """An upper bound, in expectation, of log p(x) on simulated data; in nats.
 
     Attributes:
         value: of each datum, shape (B,).
@@ -33,6 +38,7 @@ class UpperBound:
 
     @property
     def mean(self) -> float:
+        """Mean of the upper bound over the data."""
         return self.value.mean().item()
 
     @property
@@ -42,11 +48,26 @@ class UpperBound:
 
     @property
     def gap_standard_error(self) -> float:
-        """Of :attr:`gap`, over the data."""
+        """Standard error of :attr:`gap` over the data."""
         return sampling_error(self.value - self.lower)
 
+    def __repr__(self) -> str:
+        return (
+            f"UpperBound(upper {self.mean:.3f}, lower {self.lower.mean():.3f}, gap {self.gap:.3f} +- "
+            f"{self.gap_standard_error:.3f} nats over {len(self.x)} data)"
+        )
 
-def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: int = 0) -> UpperBound:
+
+def upper_bound(
+    model: Any,
+    guide: Any,
+    template: Batch | HasBatch | Array,
+    y: Array | None = None,
+    *,
+    num_particles: int = 1000,
+    seed: int = 0,
+    **given: Array,
+) -> UpperBound:
     """Bound log p(x) from above with one exact draw of the posterior among the particles.
 
         log p(x) <= E log 1/K (w(z*) + sum_{k=2}^K w(z_k)),   z* ~ p(z | x),  z_k ~ q(z | x),  w = p(x, z) / q(z | x)
@@ -54,89 +75,136 @@ def upper_bound(model, guide, like: Tensor, *, num_particles: int = 1000, seed: 
     Args:
         model: generative model with continuous latents.
         guide: its guide, which must be able to score any value.
-        like: a tensor of the shape and type of the data to be simulated; its values are not used.
+        template: data of the shape (B, *event_shape) and type of those to be simulated; their values are not read.
+            Labels and conditions given with them are kept.
+        y: labels of the data to be simulated, all known, shape (B,); or None.
         num_particles: K, at least 2.
         seed: of the simulation and the draws.
+        given: conditions of B rows each.
+
+    Raises:
+        ContractError: the pair breaks the contract; a latent is discrete; the guide cannot score, or is no density over
+            the prior's whole space; the model observes anything beside x and labels.
 
     Source: Grosse, Ghahramani and Adams 2015, "Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo".
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import FullRankGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = FullRankGaussian(ppvae.nn.MLP(2, [], 5), 2)
+        >>> found = ppvae.upper_bound(model, guide, torch.zeros(100, 2), num_particles=10)
+        >>> found.mean > model.log_evidence(found.x).mean() > found.lower.mean()
+        tensor(True)
     """
-    if num_particles < 2:
+    if require_count("num_particles", num_particles) < 2:
         raise ValueError(f"expected num_particles of at least 2, got {num_particles}")
-    check_parameters(model, guide)
-    require_can_score(guide)
-    like = to_device_of(model, like)
-    with evaluation_mode(model, guide, device=like.device, seed=seed), pyro.validation_enabled(False):
-        x, values = simulate(model, like)
-        joint = at_values(model, x, None, values, 1)
-        refuse_discrete(joint)
-        log_q = sum(site.log_prob for site in at_values(guide, x, None, values, 1).values())
-        exact = (sum(site.log_prob for site in joint.values()) - log_q)[0].double().cpu()
+    with evaluation(model, guide, template, y, given, seed=seed, simulate=True) as (pair, batch):
+        require_can_score(guide)
+        batch, values = _simulated(pair, batch)
+        joint, posterior = pair.model_at(batch, values, 1), pair.guide_at(batch, values, 1)
+        exact = (_log_density(joint) - _log_density(posterior))[0].cpu()
     check_weights(exact)
-    others = log_marginal(model, guide, x, num_particles=num_particles - 1, seed=seed + 1, keep_weights=False)
-    kept = torch.tensor(num_particles - 1.0, dtype=torch.float64).log()
-    value = torch.logaddexp(exact, others.value + kept) - torch.tensor(float(num_particles)).double().log()
-    return UpperBound(value, others.value, x)
+    others = log_marginal(model, guide, batch, num_particles=num_particles - 1, seed=seed + 1, keep_weights=False).value
+    value = torch.logaddexp(exact, others + math.log(num_particles - 1)) - math.log(num_particles)
+    return UpperBound(value, others, batch.x)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Ranks of the exact draw among a guide's draws.
+    """Ranks of the exact draw among a guide's draws; made by :func:`calibration`.
 
     Attributes:
-        ranks: by name of the site, shape (B, elements), each from 0 to ``draws``; uniform where q is the posterior.
-        draws: L.
+        ranks: by name of the site, shape (B, elements), each from 0 to ``num_particles``; uniform where q is the
+            posterior.
+        num_particles: K, draws of the guide.
     """
 
     ranks: dict[str, Tensor]
-    draws: int
+    num_particles: int
 
     def p_value(self, name: str = "z", bins: int = 10) -> Tensor:
-        """Of a chi-squared test that the ranks of each element are uniform, shape (elements,)."""
+        """Of a chi-squared test that the ranks of each element are uniform, shape (elements,).
+
+        Raises ContractError for a name that is none of the latents, ValueError for fewer than 2 or more than K + 1
+        bins.
+        """
         from scipy.stats import chisquare
 
-        if not 2 <= bins <= self.draws + 1:
-            raise ValueError(f"expected bins from 2 to draws + 1 = {self.draws + 1}, got {bins}")
+        if name not in self.ranks:
+            raise ContractError(f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.ranks)}")
+        if not 2 <= bins <= self.num_particles + 1:
+            raise ValueError(f"expected bins from 2 to num_particles + 1 = {self.num_particles + 1}, got {bins}")
         ranks = self.ranks[name]
-        edges = torch.linspace(0, self.draws + 1, bins + 1).round()  # bins of whole ranks
-        expected = edges.diff() / (self.draws + 1) * len(ranks)
+        edges = torch.linspace(0, self.num_particles + 1, bins + 1).round()  # bins of whole ranks
+        expected = edges.diff() / (self.num_particles + 1) * len(ranks)
         counts = [torch.histogram(column.double(), edges.double() - 0.5).hist for column in ranks.T]
         return torch.tensor([chisquare(c.numpy(), expected.double().numpy()).pvalue for c in counts])
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(ranks.shape)}" for name, ranks in self.ranks.items())
+        return f"Calibration(ranks {{{shapes}}} among {self.num_particles} draws)"
 
-def calibration(model, guide, like: Tensor, *, draws: int = 99, seed: int = 0) -> Calibration:
-    """Simulation-based calibration: where does the exact draw rank among the guide's, element by element?
 
-    Ranks that crowd at both ends tell of a guide that is too narrow, in the middle of one too wide, at one end of
-    one that is shifted.
+def calibration(
+    model: Any,
+    guide: Any,
+    template: Batch | HasBatch | Array,
+    y: Array | None = None,
+    *,
+    num_particles: int = 99,
+    seed: int = 0,
+    **given: Array,
+) -> Calibration:
+    """Simulation-based calibration: the rank of an exact posterior draw among the guide's draws, element by element.
+
+    U-shaped ranks: the guide is too narrow; hump-shaped: too wide; skewed: biased.
 
     Args:
         model: generative model with continuous latents.
         guide: its guide.
-        like: a tensor of the shape and type of the data to be simulated; its values are not used.
-        draws: L.
+        template: data of the shape (B, *event_shape) and type of those to be simulated; their values are not read.
+            Labels and conditions given with them are kept.
+        y: labels of the data to be simulated, all known, shape (B,); or None.
+        num_particles: K, draws of the guide for each datum.
         seed: of the simulation and the draws.
+        given: conditions of B rows each.
+
+    Raises:
+        ContractError: the pair breaks the contract; a latent is discrete; the guide is no density over the prior's
+            whole space; the model observes anything beside x and labels.
 
     Source: Talts et al. 2018, "Validating Bayesian Inference Algorithms with Simulation-Based Calibration".
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import FullRankGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guide = FullRankGaussian(ppvae.nn.MLP(2, [], 5), 2)
+        >>> ppvae.calibration(model, guide, torch.zeros(100, 2), num_particles=19)
+        Calibration(ranks {z: (100, 2)} among 19 draws)
     """
-    if draws < 1:
-        raise ValueError(f"expected draws of at least 1, got {draws}")
-    check_parameters(model, guide)
-    like = to_device_of(model, like)
-    with evaluation_mode(model, guide, device=like.device, seed=seed), pyro.validation_enabled(False):
-        x, values = simulate(model, like)
-        refuse_discrete(at_values(model, x, None, values, 1))
-        particles = draw(model, guide, x, num_particles=draws)
-    check_weights(particles.log_weight)
-    ranks = {
-        name: (particles.guide[name].value < exact).sum(0).reshape(len(x), -1).cpu() for name, exact in values.items()
-    }
-    return Calibration(ranks, draws)
+    num_particles = require_count("num_particles", num_particles)
+    with evaluation(model, guide, template, y, given, seed=seed, simulate=True) as (pair, batch):
+        batch, values = _simulated(pair, batch)
+        particles = pair.draw(batch, num_particles)
+        check_weights(particles.log_weight)
+        ranks = {name: (particles.guide[name].value < exact).sum(0) for name, exact in values.items()}
+    return Calibration({name: rank.reshape(len(batch), -1).cpu() for name, rank in ranks.items()}, num_particles)
 
 
-def refuse_discrete(sites: dict) -> None:
-    discrete = [s.name for s in sites.values() if not s.observed and s.distribution.support.is_discrete]
-    if discrete:
-        raise ContractError(
-            f"expected continuous latents, got the discrete site(s) {discrete}; give labels y where they "
-            "are the labels, or use log_marginal, which sums them out"
-        )
+def _log_density(sites: dict[str, Site]) -> Tensor:
+    """The sum of all log densities, (1, B), in float64."""
+    return add_up(site.log_prob.double() for site in sites.values())
+
+
+def _simulated(pair: Pair, batch: Batch) -> tuple[Batch, Draws]:
+    """Data drawn from the model, and an exact posterior draw of its continuous latents."""
+    drawn, values = pair.simulate(batch)
+    require_continuous(pair.model_at(drawn, values, 1))
+    require_weights(pair, drawn)
+    return drawn, values

@@ -98,9 +98,7 @@ class ForwardKL(Objective):
 
 def log_q_of_simulated(particles: Particles) -> Tensor:
     """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats."""
-    batch, values = particles.source.simulate()
-    sites = particles.source.score_simulated(batch, values)
-    return add_up(site.log_prob for site in sites.values())[0]
+    return add_up(site.log_prob for site in particles.source.score_simulated().values())[0]
 
 
 def _gradient_alone(loss: Tensor) -> Tensor:

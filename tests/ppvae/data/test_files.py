@@ -1,14 +1,16 @@
-"""Files of data: checksums, arrays on disk, packed images."""
+"""Files of data: checksums, arrays in archives, arrays on disk, paths that are no regular file."""
 
 import hashlib
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import ppvae
-from ppvae.data.files import PublishedFile, array_on_disk
-from ppvae.data.lazy import MappedImages, PackedImages
+from ppvae.data.files import PublishedFile, array_on_disk, damaged, data_root, is_file, open_member, read_member
+from ppvae.errors import DataError
+from tests.ppvae.data.hazards import IRREGULAR, irregular, memory_limited
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
 
@@ -18,18 +20,127 @@ def blocks():
     yield ARRAY[3:]
 
 
-def test_a_published_file_is_checked(tmp_path):
+def test_data_root_is_the_argument_the_variable_or_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("PPVAE_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    assert data_root("here") == Path("here")
+    monkeypatch.setenv("PPVAE_DATA", "~/data")
+    assert data_root() == Path.home() / "data"
+    assert data_root("~") == Path.home()
+    monkeypatch.delenv("PPVAE_DATA")
+    assert data_root() == Path.home() / ".cache" / "ppvae"
+
+
+def test_damaged_names_the_kind_of_an_exception():
+    assert str(damaged(Path("a"), KeyError("b"))) == "a is damaged (KeyError: 'b'); put a complete copy in its place"
+    assert str(damaged(Path("a"), "short", "remove it")) == "a is damaged (short); remove it"
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_is_file_refuses_what_is_no_regular_file(kind, tmp_path):
+    with pytest.raises(DataError, match=r"a.npy to be a regular file, got a folder, a pipe, a device or a broken link"):
+        is_file(irregular(kind, tmp_path / "a.npy"))
+
+
+def test_is_file_follows_links(tmp_path):
+    assert not is_file(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"")
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    assert is_file(tmp_path / "a")
+
+
+def test_published_file_compares_the_checksum(tmp_path):
     published = PublishedFile("a.bin", hashlib.md5(b"whole").hexdigest(), "https://a.host/a.bin")
-    with pytest.raises(ppvae.DataError, match=r"a.bin is not in .*Get it from https://a.host/a.bin .*PPVAE_DATA"):
+    with pytest.raises(DataError, match=r"a.bin is not in .*Get it from https://a.host/a.bin .*PPVAE_DATA"):
         published.path(tmp_path)
     (tmp_path / "a.bin").write_bytes(b"who")
-    with pytest.raises(ppvae.DataError, match=r"a.bin is damaged or another file \(md5 .* get it again from https"):
+    with pytest.raises(DataError, match=r"a.bin is damaged or another file \(md5 .* get it again from https"):
         published.path(tmp_path)
     (tmp_path / "a.bin").write_bytes(b"whole")
     assert published.path(tmp_path) == tmp_path / "a.bin"
 
 
-def test_an_array_on_disk_is_written_once_and_never_changed(tmp_path):
+def archive(tmp_path, **arrays):
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    return tmp_path / "a.npz"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_read_member_is_the_array(order, tmp_path):
+    file = archive(tmp_path, a=np.asarray(ARRAY, order=order), b=np.arange(3))
+    assert np.array_equal(read_member(file, "a", ARRAY.shape), ARRAY)
+    assert np.array_equal(read_member(file, "b", (3,), np.int64), np.arange(3))
+
+
+def test_open_member_is_a_stream_of_the_elements(tmp_path):
+    with open_member(archive(tmp_path, a=ARRAY), "a", ARRAY.shape) as (stream, by_column):
+        assert stream.read() == ARRAY.tobytes()
+        assert not by_column
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (ARRAY[:3], r"expected `a` in .*a.npz as uint8 \(4, 2, 3\), got uint8 \(3, 2, 3\)"),
+        (ARRAY.astype(np.float32), r"got float32 \(4, 2, 3\)"),
+        (np.array([None] * 4), r"got object \(4,\)"),
+    ],
+)
+def test_read_member_refuses_another_form(array, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_member(archive(tmp_path, a=array), "a", ARRAY.shape)
+
+
+def test_read_member_refuses_another_form_before_it_reads_the_content(tmp_path):
+    # 128 MB of zeros in 0.1 MB: the limit on memory leaves room for the file, but not for its content.
+    file = archive(tmp_path, a=np.zeros((2**27,), np.uint8))
+    assert file.stat().st_size < 2**18
+    with pytest.raises(DataError, match=r"got uint8 \(134217728,\)"), memory_limited(2**26):
+        read_member(file, "a", ARRAY.shape)
+
+
+def test_read_member_does_not_unpack_more_than_its_header_says(tmp_path):
+    file = tmp_path / "a.npz"
+    np.save(tmp_path / "a.npy", ARRAY)
+    content = (tmp_path / "a.npy").read_bytes() + bytes(2**27)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("a.npy", content)
+    del content
+    with pytest.raises(DataError, match="a is longer than its header says"), memory_limited(2**26):
+        read_member(file, "a", ARRAY.shape)
+
+
+def test_read_member_refuses_a_compression_that_numpy_does_not_write(tmp_path):
+    np.save(tmp_path / "a.npy", ARRAY)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as out:
+        out.write(tmp_path / "a.npy", "a.npy")
+    with pytest.raises(DataError, match="compressed by method 14, which numpy does not write"):
+        read_member(tmp_path / "a.npz", "a", ARRAY.shape)
+
+
+@pytest.mark.parametrize("kept", [0, 100, -30])
+def test_read_member_of_a_truncated_archive(kept, tmp_path):
+    file = archive(tmp_path, a=ARRAY)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"a.npz is damaged \(BadZipFile: .*put a complete copy in its place"):
+        read_member(file, "a", ARRAY.shape)
+
+
+def test_read_member_of_a_name_that_is_absent(tmp_path):
+    with pytest.raises(DataError, match=r"a.npz is damaged \(KeyError: .*b.npy"):
+        read_member(archive(tmp_path, a=ARRAY), "b", ARRAY.shape)
+
+
+def test_read_member_compares_the_archive_s_checksum(tmp_path):
+    np.savez(tmp_path / "a.npz", a=ARRAY)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[content.index(ARRAY.tobytes()) + 3] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged .*CRC"):
+        read_member(tmp_path / "a.npz", "a", ARRAY.shape)
+
+
+def test_array_on_disk_is_written_once_and_never_changed(tmp_path):
     file = tmp_path / "a.npy"
     x = array_on_disk(file, ARRAY.shape, blocks)
     assert torch.equal(x[:], torch.from_numpy(ARRAY))
@@ -39,26 +150,26 @@ def test_an_array_on_disk_is_written_once_and_never_changed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
-def test_an_array_that_fails_half_way_leaves_nothing(tmp_path):
+def test_array_on_disk_that_fails_half_way_leaves_nothing(tmp_path):
     def broken():
         yield ARRAY[:3]
-        raise ppvae.DataError("a picture is damaged")
+        raise DataError("a picture is damaged")
 
-    with pytest.raises(ppvae.DataError, match="a picture is damaged"):
+    with pytest.raises(DataError, match="a picture is damaged"):
         array_on_disk(tmp_path / "a.npy", ARRAY.shape, broken)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_absent_is_said_before_anything_is_written(tmp_path):
+def test_array_on_disk_says_what_is_absent_before_it_writes(tmp_path):
     def absent():
-        raise ppvae.DataError("a.zip is not there")
+        raise DataError("a.zip is not there")
 
-    with pytest.raises(ppvae.DataError, match=r"a.zip is not there"):
+    with pytest.raises(DataError, match=r"a.zip is not there"):
         array_on_disk(tmp_path / "nowhere" / "a.npy", ARRAY.shape, absent)
 
 
-def test_an_array_that_cannot_be_written(tmp_path):
-    with pytest.raises(ppvae.DataError, match=r"could not write .*a.npy, 0.0 GB"):
+def test_array_on_disk_that_cannot_be_written(tmp_path):
+    with pytest.raises(DataError, match=r"could not write .*a.npy, 0.0 GB"):
         array_on_disk(tmp_path / "nowhere" / "a.npy", ARRAY.shape, blocks)
 
 
@@ -70,58 +181,26 @@ def test_an_array_that_cannot_be_written(tmp_path):
         (np.array([None]), "is damaged .*; remove it"),
     ],
 )
-def test_an_array_of_another_form(content, message, tmp_path):
+def test_array_on_disk_refuses_another_form(content, message, tmp_path):
     np.save(tmp_path / "a.npy", content)
-    with pytest.raises(ppvae.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         array_on_disk(tmp_path / "a.npy", ARRAY.shape, blocks)
 
 
-def test_a_truncated_array(tmp_path):
+def test_array_on_disk_refuses_an_archive_under_its_name(tmp_path):
+    archive(tmp_path, a=ARRAY).rename(tmp_path / "a.npy")
+    with pytest.raises(DataError, match=r"is damaged .*magic"):
+        array_on_disk(tmp_path / "a.npy", ARRAY.shape, blocks)
+
+
+def test_array_on_disk_of_a_truncated_file(tmp_path):
     file = tmp_path / "a.npy"
     array_on_disk(file, ARRAY.shape, blocks)
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(ppvae.DataError, match=r"is damaged .*remove it"):
+    with pytest.raises(DataError, match=r"is damaged .*remove it"):
         array_on_disk(file, ARRAY.shape, blocks)
 
 
-def test_packed_images_are_those_that_were_packed():
-    images = torch.rand(300, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
-    packed = PackedImages(torch.from_numpy(np.packbits(images.flatten(1).numpy(), axis=1)), (4, 6))
-    assert packed.shape == (300, 4, 6)
-    assert packed.bits.numel() * 8 == images.numel()
-    index = torch.tensor([[5, 299], [-300, 5]])
-    assert torch.equal(packed[index], images[index].to(torch.uint8) * 255)
-    assert torch.equal(packed.to("cpu")[:], images.to(torch.uint8) * 255)
-    with pytest.raises(IndexError):
-        packed[300]
-
-
-def test_packed_images_of_another_size():
-    with pytest.raises(ValueError, match="an eighth"):
-        PackedImages(torch.zeros(3, 4, dtype=torch.uint8), (4, 6))
-
-
-def test_images_in_a_file_stay_there_until_they_are_indexed(tmp_path):
-    x = array_on_disk(tmp_path / "a.npy", ARRAY.shape, blocks)
-    assert (x.shape, x.dtype, x.dim(), x.device.type) == (ARRAY.shape, torch.uint8, 3, "cpu")
-    part = x.part(slice(1, 4)).part(slice(2))
-    assert isinstance(part, MappedImages)
-    assert part.array.data_ptr() == x.array[1].data_ptr()
-    assert torch.equal(part[:], torch.from_numpy(ARRAY[1:3]))
-    assert torch.equal(x.to("cpu")[torch.tensor([[3, 0]])], torch.from_numpy(ARRAY[[[3, 0]]]))
-    assert x[1:3].data_ptr() != x.array[1].data_ptr()
-    taken = ppvae.Dataset(x).take(slice(1, 3)).x
-    assert isinstance(taken, torch.Tensor)
-    with pytest.raises(IndexError):
-        x[4]
-
-
-def test_images_in_a_file_are_uint8():
-    with pytest.raises(ValueError, match=r"expected uint8, got torch.float32"):
-        MappedImages(torch.zeros(3, 2))
-
-
-@pytest.mark.parametrize("index", [(0, 1), (slice(None), 0), None, ...])
-def test_what_is_no_index_of_rows(index):
-    with pytest.raises(IndexError, match="expected one index, of rows, got"):
-        MappedImages(torch.from_numpy(ARRAY))[index]
+def test_array_on_disk_does_not_wait_at_a_pipe(tmp_path):
+    with pytest.raises(DataError, match="regular file"):
+        array_on_disk(irregular("pipe", tmp_path / "a.npy"), ARRAY.shape, blocks)

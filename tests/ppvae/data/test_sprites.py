@@ -1,4 +1,4 @@
-"""Sprites: known areas, the true images, the formula as it is published, and the laws of the grid."""
+"""Sprites: known areas, published images, the published formula, and the laws of the grid."""
 
 import math
 
@@ -9,9 +9,12 @@ from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 
 import ppvae
-from ppvae.data import Dataset, Sprites, load, loading
+from ppvae.data import Dataset, Sprites, load
+from ppvae.data.files import data_root
 from ppvae.data.sprites import SPRITES
+from ppvae.errors import CheckpointError, DataError
 from ppvae.nn import MLP
+from ppvae.training import RunDir
 from tests.ppvae.training.runs import assert_equal, weights
 
 AREAS = {
@@ -27,7 +30,7 @@ def rows(shape=0, scale=0, orientation=0, x=0, y=0) -> torch.Tensor:
     return SPRITES.index(torch.stack(values, -1))
 
 
-def by_the_published_formula(row: int, resolution: int) -> np.ndarray:
+def by_formula(row: int, resolution: int) -> np.ndarray:
     """One image, at every pixel, with the heart's curve as a function of its angle s."""
     shape, scale, orientation, x, y = SPRITES.values(torch.tensor(row)).tolist()
     centres = (np.arange(resolution) + 0.5) * 64 / resolution
@@ -47,15 +50,15 @@ def by_the_published_formula(row: int, resolution: int) -> np.ndarray:
     return (np.abs(u) < 9.6) & (np.minimum(one, other) < v) & (v < np.maximum(one, other))
 
 
-def test_the_known_areas():
+def test_sprites_have_the_known_areas():
     images = Sprites()[rows(torch.arange(3)[:, None], torch.arange(6))]
     assert images.dtype == torch.uint8
     assert set(images.unique().tolist()) == {0, 255}
     assert (images > 0).sum((-2, -1)).tolist() == list(AREAS.values())
 
 
-def test_nine_in_ten_true_images_come_out_to_the_pixel():
-    file = loading.data_root() / "dsprites" / "dsprites420.npz"
+def test_sprites_equal_nine_in_ten_published_images():
+    file = data_root() / "dsprites" / "dsprites420.npz"
     if not file.exists():
         pytest.skip("dsprites/dsprites420.npz, 420 published images of dSprites, is not in PPVAE_DATA")
     with np.load(file) as arrays:
@@ -67,17 +70,17 @@ def test_nine_in_ten_true_images_come_out_to_the_pixel():
 
 
 @pytest.mark.parametrize("resolution", [64, 32, 128, 50, 3, 1])
-def test_every_pixel_is_that_of_the_published_formula(resolution):
+def test_sprites_equal_the_published_formula(resolution):
     sprites = Sprites(resolution)
     ends = torch.tensor([0, 31])  # where the tips of the largest square, turned by 46 degrees, reach the furthest
     corners = [0, len(sprites) - 1, *rows(0, 5, 5, ends[:, None], ends).flatten().tolist()]
     some = torch.randint(len(sprites), (150,), generator=torch.Generator().manual_seed(0)).tolist()
     for row in [*corners, *some]:
-        expected = torch.from_numpy(by_the_published_formula(row, resolution))
+        expected = torch.from_numpy(by_formula(row, resolution))
         assert torch.equal(sprites[row] > 0, expected), SPRITES.values(torch.tensor(row)).tolist()
 
 
-def test_orientations_0_and_39_coincide_and_no_others():
+def test_sprites_coincide_at_orientations_0_and_39_only():
     images = Sprites()[rows(2, 5, torch.arange(40))].flatten(1)
     same = (images[:, None] == images).all(-1)
     expected = torch.eye(40, dtype=torch.bool)
@@ -85,7 +88,7 @@ def test_orientations_0_and_39_coincide_and_no_others():
     assert torch.equal(same, expected)
 
 
-def test_a_position_only_moves_the_sprite():
+def test_sprites_of_another_position_are_shifted():
     # 31 steps of posX are 32 pixels: positions 0 and 31 have the same phase, 32 pixels apart.
     sprites = Sprites()
     for shape in range(3):
@@ -97,17 +100,17 @@ def test_a_position_only_moves_the_sprite():
 
 
 @pytest.mark.parametrize(("resolution", "factor"), [(32, 1 / 4), (128, 4)])
-def test_areas_scale_with_the_resolution(resolution, factor):
+def test_sprites_areas_scale_with_the_resolution(resolution, factor):
     areas, at_64 = (
         (Sprites(side)[rows(torch.arange(3)[:, None], torch.arange(6), 5)] > 0).sum((-2, -1)).double()
         for side in (resolution, 64)
     )
-    # An area is known to about the pixels that its outline crosses, some 4 sqrt(area) of the coarser picture.
+    # The error of an area is about the number of pixels on its outline, some 4 sqrt(area) of the coarser picture.
     coarser = torch.minimum(areas, at_64 if factor > 1 else areas)
     assert ((areas / (factor * at_64) - 1).abs() < 1 / coarser.sqrt()).all()
 
 
-def test_an_image_is_the_same_in_any_batch_and_by_any_kind_of_index():
+def test_sprites_are_the_same_in_any_batch_and_by_any_index():
     sprites = Sprites()
     index = torch.randint(len(sprites), (3, 200), generator=torch.Generator().manual_seed(1))
     images = sprites[index]
@@ -124,18 +127,19 @@ def test_an_image_is_the_same_in_any_batch_and_by_any_kind_of_index():
 
 
 @pytest.mark.parametrize("index", [737_280, -737_281, [0, 800_000], 1.5, [True, False], (0, 1), None, ...])
-def test_a_row_that_is_not_there(index):
+def test_sprites_refuse_a_row_out_of_range(index):
     with pytest.raises(IndexError):
         Sprites()[index]
 
 
-def test_a_resolution_that_is_none():
+def test_sprites_resolution_is_a_whole_number():
+    assert Sprites(np.int64(4)).shape[1:] == (4, 4)
     for wrong in (0, 2.5, "64"):
-        with pytest.raises(ppvae.DataError, match=f"whole pixels, of at least 1 pixel, got {wrong!r}"):
+        with pytest.raises(DataError, match=f"resolution to be a whole number.*, got {wrong!r}"):
             Sprites(wrong)
 
 
-def test_it_stands_in_for_a_tensor():
+def test_sprites_have_the_interface_of_a_tensor():
     sprites = Sprites(32)
     assert (len(sprites), sprites.shape, sprites.dim()) == (737_280, (737_280, 32, 32), 3)
     assert (sprites.dtype, sprites.is_floating_point(), sprites.device.type) == (torch.uint8, False, "cpu")
@@ -143,7 +147,7 @@ def test_it_stands_in_for_a_tensor():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_images_are_the_same_on_both_devices():
+def test_sprites_are_the_same_on_both_devices():
     index = torch.randint(len(SPRITES), (20_000,), generator=torch.Generator().manual_seed(2))
     there = Sprites().to("cuda")[index]
     assert there.device.type == "cuda"
@@ -155,7 +159,7 @@ def splits():
     return load("sprites")
 
 
-def test_the_whole_grid_trains_and_some_of_it_tests(splits):
+def test_load_sprites_trains_on_the_whole_grid(splits):
     train, test = splits.train, splits.test
     assert (len(train), len(test), splits.validation) == (737_280, 10_000, None)
     assert (train.event_shape, train.binarization, train.name) == ((64, 64), "none", "sprites")
@@ -166,24 +170,24 @@ def test_the_whole_grid_trains_and_some_of_it_tests(splits):
     assert torch.equal(train.rows(slice(0, 9)), train.to("cpu").rows(torch.arange(9)))
 
 
-def test_a_part_is_in_memory_and_has_no_factors(splits):
+def test_take_of_sprites_is_in_memory_and_has_no_factors(splits):
     part = splits.train.take(slice(100, 200))
     assert isinstance(part.x, torch.Tensor)
     assert (len(part), part.factors) == (100, None)
     assert splits.train.unlabelled().factors == SPRITES
 
 
-def test_what_a_grid_refuses(splits):
-    with pytest.raises(ppvae.DataError, match=r'validation 0 or None for "sprites".*got 100; .*take\(index\)'):
+def test_load_sprites_refuses_a_part_of_the_grid(splits):
+    with pytest.raises(DataError, match=r'validation 0 or None for "sprites".*got 100; .*take\(index\)'):
         load("sprites", validation=100)
-    with pytest.raises(ppvae.DataError, match="data in memory to binarize"):
+    with pytest.raises(DataError, match="data in memory to binarize"):
         load("sprites", binarization="fixed")
-    with pytest.raises(ppvae.DataError, match="a row for each of the 737280 combinations of factors, got 10000 rows"):
+    with pytest.raises(DataError, match="a row for each of the 737280 combinations of factors, got 10000 rows"):
         Dataset(splits.test.x, factors=SPRITES)
 
 
 class Few(Sprites):
-    """The first 200 of the grid, so that an epoch is short."""
+    """The first 200 rows of the grid."""
 
     factors = None
 
@@ -193,10 +197,10 @@ class Few(Sprites):
 
 
 class FewOfAnotherKind(Few):
-    """The same, less the white."""
+    """The same shapes, black on white."""
 
     def _read(self, index):
-        return super()._read(index) // 255
+        return 255 - super()._read(index)
 
 
 def pair():
@@ -210,23 +214,23 @@ def train(data: Dataset, **options):
     return model, guide, result
 
 
-def test_a_pair_trains_on_them_as_on_the_same_images_in_memory():
+def test_fit_on_sprites_equals_fit_on_the_same_images_in_memory():
     made, held = Dataset(Few()), Dataset(Few()[:])
     one, other = train(made, epochs=1), train(held, epochs=1)
     assert one[2].metrics[-1]["step"] == 2
     assert_equal(weights(*one[:2]), weights(*other[:2]))
 
 
-def test_a_run_is_taken_up_on_the_same_images_only(tmp_path):
+def test_fit_resumes_on_the_same_sprites_only(tmp_path):
     whole = train(Dataset(Few()), epochs=2)
     train(Dataset(Few()), epochs=1, run_dir=tmp_path)
-    resumed = train(Dataset(Few()), epochs=2, run_dir=tmp_path, resume=True)
+    resumed = train(Dataset(Few()), epochs=2, run_dir=RunDir(tmp_path, resume=True))
     assert_equal(weights(*whole[:2]), weights(*resumed[:2]))
-    with pytest.raises(ppvae.CheckpointError, match="x"):
-        train(Dataset(FewOfAnotherKind()), epochs=3, run_dir=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="x="):
+        train(Dataset(FewOfAnotherKind()), epochs=3, run_dir=RunDir(tmp_path, resume=True))
 
 
-def test_images_by_formula_bring_their_factors():
+def test_dataset_takes_the_factors_of_sprites():
     data = Dataset(Sprites(16))
     assert data.factors == data.to("cpu").factors == SPRITES
     assert data.take(slice(0, 9)).factors is None

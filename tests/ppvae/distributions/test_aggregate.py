@@ -1,4 +1,4 @@
-"""Estimates of the aggregate posterior from a batch, against every batch that there is."""
+"""Estimates of the aggregate posterior from a batch, compared with their mean over all batches."""
 
 import math
 from itertools import combinations
@@ -12,7 +12,7 @@ N, D = 6, 3
 
 
 def densities() -> torch.Tensor:
-    """log q(z_id | x_j) of a draw for each of N data, (N, N, D); own densities are the largest by far."""
+    """log q(z_id | x_j) for one draw of each of N data, (N, N, D); the own densities are by far the largest."""
     generator = torch.Generator().manual_seed(0)
     loc = torch.randn(N, D, generator=generator).double()
     z = loc + 0.1 * torch.randn(N, D, generator=generator).double()
@@ -20,7 +20,7 @@ def densities() -> torch.Tensor:
 
 
 def mean_over_batches(estimate, size: int, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of the estimated q(z_row) and q(z_row,d) over all batches of that size that hold the row."""
+    """The mean of the estimates of q(z_row) and q(z_row,d) over all batches of this size that hold the row."""
     joint, marginals = [], []
     for others in combinations([n for n in range(N) if n != row], size - 1):
         index = torch.tensor([row, *others])
@@ -32,14 +32,14 @@ def mean_over_batches(estimate, size: int, row: int) -> tuple[torch.Tensor, torc
 
 @pytest.mark.parametrize("row", range(N))
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_stratified_estimate_is_unbiased_over_all_batches(size, row):
+def test_stratified_estimate_is_unbiased_over_all_batches(size, row):
     joint, marginals = mean_over_batches(stratified, size, row)
     torch.testing.assert_close(joint, densities()[row].sum(-1).exp().mean())
     torch.testing.assert_close(marginals, densities()[row].exp().mean(0))
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_weighted_estimate_has_the_bias_of_its_docstring(size):
+def test_weighted_estimate_has_the_stated_bias(size):
     joint, _ = mean_over_batches(weighted, size, row=0)
     others = densities()[0].sum(-1).exp()
     own, others = others[0], others[1:]
@@ -47,9 +47,9 @@ def test_the_weighted_estimate_has_the_bias_of_its_docstring(size):
     assert joint < 0.7 * densities()[0].sum(-1).exp().mean()
 
 
-def test_the_weighted_estimate_is_too_low_by_log_n_where_the_others_outweigh_and_by_log_b_where_the_own_density_does():
+def test_weighted_estimate_is_too_low_by_log_n_or_by_log_b():
     rows, size, elements = 10_000, 64, 3000
-    log_q = torch.full((size, size, elements), -0.01).double()  # one element tells the data little apart, all do well
+    log_q = torch.full((size, size, elements), -0.01).double()  # the own density dominates the joint, not the marginals
     log_q.diagonal(dim1=0, dim2=1).zero_()
     joint, marginals = log_joint_and_marginals(log_q, weighted(size, rows).double())
     exact_joint = math.log((1 + (rows - 1) * math.exp(-0.01 * elements)) / rows)
@@ -60,7 +60,7 @@ def test_the_weighted_estimate_is_too_low_by_log_n_where_the_others_outweigh_and
     assert bias == pytest.approx(elements * math.log(rows) - math.log(size), rel=1e-4)
 
 
-def test_the_whole_set_as_one_batch_gives_the_aggregate_itself():
+def test_estimates_of_one_batch_of_all_data_are_exact():
     exact = densities().sum(-1).exp().mean(1).log()
     torch.testing.assert_close(log_joint_and_marginals(densities(), stratified(N, N).double())[0], exact)
     torch.testing.assert_close(
@@ -68,7 +68,7 @@ def test_the_whole_set_as_one_batch_gives_the_aggregate_itself():
     )
 
 
-def test_weights_of_the_diagonal_and_of_the_rest():
+def test_stratified_weights_on_and_off_the_diagonal():
     weights = stratified(4, 100).exp()
     torch.testing.assert_close(weights.diagonal(), torch.full((4,), 0.01))
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
@@ -83,6 +83,12 @@ def test_weights_of_the_diagonal_and_of_the_rest():
         (lambda: stratified(8, 7), "at least as many data as the batch has, 8, got num_data=7"),
     ],
 )
-def test_sizes_that_cannot_be(make, message):
+def test_weights_refuse_sizes_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [weighted, stratified])
+def test_weights_have_the_type_of_the_template(make):
+    assert make(3, 10, template=torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    torch.testing.assert_close(make(3, 10, template=torch.zeros(1, dtype=torch.float64)).float(), make(3, 10))

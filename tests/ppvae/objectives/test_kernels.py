@@ -1,11 +1,11 @@
-"""Kernel divergences against closed forms between Gaussians."""
+"""Kernel divergences, compared with closed forms between Gaussians."""
 
 import math
 
 import pytest
 import torch
 
-from ppvae.objectives.kernels import RBF, InverseMultiquadratic, mmd, stein_discrepancy
+from ppvae.objectives.kernels import RBF, InverseMultiquadratic, mmd, squared_distances, stein_discrepancy
 
 D, REPEATS, ROWS = 3, 2000, 8
 KERNELS = [RBF(1.3), RBF(), InverseMultiquadratic((0.5, 1.0, 2.0))]
@@ -40,14 +40,14 @@ def test_mmd_has_the_mean_of_the_closed_form():
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
-def test_divergences_of_a_density_from_itself_are_zero_on_average(kernel):
+def test_divergences_of_a_density_from_itself_have_mean_zero(kernel):
     x, y = normal((0, 0, 0), 1.0, 2), normal((0, 0, 0), 1.0, 3)
     assert_mean(mmd(x, y, kernel), 0.0)
     assert_mean(stein_discrepancy(x, -x, kernel), 0.0)
 
 
 def test_stein_discrepancy_of_a_shifted_normal_has_the_closed_form():
-    """Scores of N(m, I) and N(0, I) differ by m everywhere, so that KSD^2 = |m|^2 E k."""
+    """The scores of N(m, I) and N(0, I) differ by m everywhere, so KSD^2 = |m|^2 E k."""
     shift, scale = (0.4, 0.0, -0.3), 1.3
     x = normal(shift, 1.0, 4)
     expected = sum(s * s for s in shift) * expected_rbf((0,), 2.0, scale)
@@ -55,7 +55,7 @@ def test_stein_discrepancy_of_a_shifted_normal_has_the_closed_form():
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
-def test_derivatives_are_those_of_autodiff(kernel):
+def test_derivatives_equal_those_of_autodiff(kernel):
     squared = torch.linspace(0.1, 9, 20).double().requires_grad_()
     value, first, second = kernel.derivatives(squared, D)
     by_autodiff = torch.autograd.grad(value.sum(), squared, create_graph=True)[0]
@@ -64,7 +64,7 @@ def test_derivatives_are_those_of_autodiff(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "rbf-of-dim", "inverse-multiquadratic"])
-def test_stein_discrepancy_is_the_sum_of_its_four_terms_by_autodiff(kernel):
+def test_stein_discrepancy_equals_its_four_terms_by_autodiff(kernel):
     x, s = torch.randn(2, D).double(), torch.randn(2, D).double()
 
     def k(a, b):
@@ -85,6 +85,22 @@ def test_kernels_at_known_distances():
 
 
 @pytest.mark.parametrize("make", [lambda: RBF(0), lambda: RBF(float("nan")), lambda: InverseMultiquadratic((1, -1))])
-def test_scales_that_cannot_be(make):
+def test_kernels_refuse_scales_that_are_not_positive(make):
     with pytest.raises(ValueError, match="above 0"):
         make()
+
+
+def test_inverse_multiquadratic_refuses_no_scales():
+    with pytest.raises(ValueError, match="at least one scale"):
+        InverseMultiquadratic(())
+
+
+@pytest.mark.parametrize("divergence", [mmd, stein_discrepancy])
+def test_divergences_refuse_single_draws(divergence):
+    with pytest.raises(ValueError, match="at least 2 draws of each density, got 1"):
+        divergence(torch.zeros(4, 1, D), torch.zeros(4, 1, D), RBF())
+
+
+def test_squared_distances_of_batches():
+    x, y = torch.randn(4, 5, D).double(), torch.randn(4, 6, D).double()
+    torch.testing.assert_close(squared_distances(x, y), torch.cdist(x, y).square())

@@ -1,4 +1,4 @@
-"""Codes of known worth, over dSprites' grid of factors and over a small one."""
+"""Codes with known scores, over dSprites' grid of factors and over a small grid."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ SMALL = Factors(("a", "b", "c"), (3, 4, 5))
 
 @cache
 def perfect(factors: Factors) -> torch.Tensor:
-    """One dimension a factor, standardised."""
+    """One dimension for each factor, standardised."""
     values = factors.values(torch.arange(len(factors))).double()
     return ((values - values.mean(0)) / values.std(0).clamp(min=1e-12)).float()
 
@@ -43,6 +43,6 @@ def representation(name: str, factors: Factors = DSPRITES) -> Representation:
 
 
 def transformed(r: Representation, scales: list[float] | None = None) -> Representation:
-    """Dimensions in reverse order, with every other sign turned, and scaled."""
+    """The dimensions in reverse order, every other one negated, and scaled."""
     codes = r.codes.flip(1) * torch.tensor([-1.0, 1.0]).repeat(r.codes.shape[1])[: r.codes.shape[1]]
     return Representation(r.factors, codes if scales is None else codes * torch.tensor(scales))

@@ -1,4 +1,4 @@
-"""MIG, modularity and explicitness: exact matrices, and codes of known worth."""
+"""MIG, modularity and explicitness: exact matrices, and codes with known scores."""
 
 import math
 
@@ -30,15 +30,15 @@ from tests.ppvae.evaluation.disentanglement.codes import (
 )
 
 
-def test_bins_are_of_equal_width_and_the_greatest_code_is_in_the_last():
+def test_discretize_has_bins_of_equal_width_and_the_largest_code_in_the_last():
     codes = np.array([[0.0], [0.99], [1.0], [9.99], [10.0]])
     assert discretize(codes, 10)[:, 0].tolist() == [0, 0, 1, 9, 9]
-    with pytest.raises(ValueError, match="bins of at least 1, got 0"):
+    with pytest.raises(ValueError, match="at least 1 for bins, got 0"):
         discretize(codes, 0)
 
 
 @pytest.mark.parametrize("value", [0.3, 0.0, -1e10])
-def test_rounding_alone_is_a_constant(value):
+def test_discretize_takes_differences_of_rounding_as_a_constant(value):
     codes = np.float32(value) * (1 + np.float32(1.2e-7) * np.arange(3, dtype=np.float32)).reshape(-1, 1)
     for column in (codes, codes.astype(np.float64)):
         assert discretize(column).tolist() == [[0]] * 3
@@ -46,13 +46,13 @@ def test_rounding_alone_is_a_constant(value):
     assert len(np.unique(discretize(codes * np.array([[1.0], [1.0001], [1.0002]])))) == (3 if value else 1)
 
 
-def test_information_is_in_nats():
+def test_mutual_information_is_in_nats():
     values = np.arange(40).reshape(-1, 1) % 8
     assert mutual_information(values.astype(float), values)[0, 0] == pytest.approx(math.log(8))
     assert mutual_information(np.zeros((40, 1)), values)[0, 0] == 0
 
 
-def test_information_of_noise_has_the_bias_of_its_table():
+def test_mutual_information_of_noise_has_the_bias_of_its_table():
     values = np.random.default_rng(0).integers(40, size=(10_000, 1))
     codes = np.random.default_rng(1).random((10_000, 50))
     found = mutual_information(codes, values)
@@ -63,8 +63,8 @@ def test_information_of_noise_has_the_bias_of_its_table():
 def test_mig_of_matrices():
     assert mig_of(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])) == 1
     assert mig_of(np.array([[0.5, 0.1], [0.3, 0.1]]), np.array([1.0, 1.0])) == pytest.approx(0.1)
-    assert mig_of(np.array([[0.5, 0.4]]), np.array([1.0, 2.0])) == pytest.approx(0.35)  # one dimension: second is 0
-    assert mig_of(np.array([[0.0, 1.0]]), np.array([0.0, 1.0])) == 1  # of the factor that varies
+    assert mig_of(np.array([[0.5, 0.4]]), np.array([1.0, 2.0])) == pytest.approx(0.35)  # one dimension: the second is 0
+    assert mig_of(np.array([[0.0, 1.0]]), np.array([0.0, 1.0])) == 1  # only the factor that varies
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_mig_of_known_codes(code, value, error):
     assert mig(representation(code)) == pytest.approx(value, abs=error)
 
 
-def test_mig_of_noise_is_at_most_its_bias():
+def test_mig_of_noise_is_at_most_the_bias():
     assert 0 < mig(representation("noise")) < 19 * 39 / 20_000 / math.log(40)
 
 
-def test_more_bins_than_values_lift_the_cap():
+def test_mig_of_a_perfect_code_rises_with_the_bins():
     assert mig(representation("perfect"), bins=40) == pytest.approx(0.988, abs=0.003)
 
 
@@ -93,7 +93,7 @@ def test_modularity_of_matrices():
 
 
 def test_modularity_of_known_codes():
-    """Noise has information by its bias alone, about as (n_k - 1): 1 - (2^2 + 5^2 + 31^2 + 31^2) / (4 39^2) = 0.68 to
+    """The information of noise is its bias, proportional to n_k - 1: 1 - (2^2 + 5^2 + 31^2 + 31^2) / (4 39^2) = 0.68 to
     first order, and 0.665 with a standard deviation of 0.010 over draws of the noise."""
     for code, modularity, error in (
         ("perfect", 1, 1e-3),
@@ -111,12 +111,12 @@ def test_explicitness_of_known_codes():
         code: modularity_explicitness(representation(code), num_train=2000, num_test=1000).explicitness
         for code in ("perfect", "noise", "constant")
     }
-    assert found["perfect"] == pytest.approx(0.915, abs=0.01)  # 0.937 of 10,000 rows
+    assert found["perfect"] == pytest.approx(0.915, abs=0.01)  # 0.937 with 10,000 rows
     assert found["noise"] == pytest.approx(0.5, abs=0.02)
     assert found["constant"] == 0.5
 
 
-def test_explicitness_is_by_one_regression_for_each_value():
+def test_explicitness_uses_one_regression_for_each_value():
     rng = np.random.default_rng(0)
     value = rng.integers(5, size=300)
     codes = np.stack([value + rng.normal(size=300), rng.normal(size=300)], 1)
@@ -130,14 +130,14 @@ def test_explicitness_is_by_one_regression_for_each_value():
     assert abs(found - np.mean([roc_auc_score(hit, p) for hit, p in zip(hits.T, together.T, strict=True)])) > 1e-3
 
 
-def test_explicitness_leaves_out_values_that_were_not_seen():
+def test_explicitness_leaves_out_values_missing_from_a_sample():
     codes = np.array([[0.0], [1.0], [2.0]])
     values = np.array([[0, 3], [1, 3], [2, 3]])
     assert explicitness_of(codes, values, codes[:2], values[:2]) == 1
     assert explicitness_of(codes, values[:, 1:], codes, values[:, 1:]) == 0.5
 
 
-def test_order_sign_and_scale_leave_them_alone():
+def test_scores_are_invariant_to_permutation_sign_and_scale():
     r = Representation(SMALL, perfect(SMALL) + 0.3 * noise(SMALL, 3))
     other = transformed(r, [5.0, 0.1, 2.0])
     assert mig(r) == pytest.approx(mig(other), abs=1e-9)
@@ -151,8 +151,7 @@ def test_order_sign_and_scale_leave_them_alone():
     assert explicitness[0] == pytest.approx(explicitness[1], abs=1e-3)
 
 
-def test_a_dimension_that_was_constant_tells_nothing():
-    """Whatever it does in the codes that are scored."""
+def test_explicitness_ignores_a_dimension_that_is_constant_in_training():
     rng = np.random.default_rng(0)
     values = rng.integers(2, size=(400, 1))
     codes = np.hstack([values + 0.1 * rng.standard_normal((400, 1)), np.full((400, 1), 0.3)])
@@ -161,8 +160,8 @@ def test_a_dimension_that_was_constant_tells_nothing():
     assert explicitness_of(codes, values, moved, values) == one == 1
 
 
-def test_a_dimension_that_the_posterior_does_not_use_counts_by_its_mean_and_not_by_its_draws():
-    """Each factor once more, a hundred times smaller than the noise of its posterior."""
+def test_mig_of_draws_ignores_a_dimension_that_the_posterior_does_not_use():
+    """The second dimension of each factor is a hundred times smaller than the noise of its posterior."""
     codes = torch.cat([perfect(DSPRITES), 0.01 * perfect(DSPRITES)], 1)
     scales = torch.cat([torch.full((len(codes), 5), 0.01), torch.ones(len(codes), 5)], 1)
     used_twice = Representation(DSPRITES, codes, scales)

@@ -1,8 +1,6 @@
-"""Every metric in one call."""
+"""All metrics in one call."""
 
 import json
-import sys
-from importlib import import_module
 
 import pytest
 import torch
@@ -17,7 +15,7 @@ from tests.ppvae.evaluation.disentanglement.test_representation import pair
 SIZES = {"num_train": 100, "num_test": 50, "num_draws": 50}
 
 
-def test_one_call_gives_them_all_and_the_seed_alone_decides():
+def test_disentanglement_returns_all_scores_and_depends_on_the_seed_only():
     model, guide, data = pair()
     torch.manual_seed(5)
     found = disentanglement(model, guide, data, **SIZES)
@@ -47,7 +45,7 @@ def test_one_call_gives_them_all_and_the_seed_alone_decides():
     assert one["rate"] == pytest.approx(sum(one["kl_per_dimension"]))
 
 
-def test_table_and_figure():
+def test_table_and_plot_show_what_was_computed():
     r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
     found = score(r, leave_out=["dci", "sap"], **SIZES)
     console = Console(width=100)
@@ -58,18 +56,18 @@ def test_table_and_figure():
     assert "at most log N = 4.09" in shown
     assert "±" in shown
     assert "sap" not in shown
-    assert "rate" not in shown  # no prior is known
+    assert "rate" not in shown  # the prior is not known
     axes = found.plot().axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(SMALL.names)
     assert axes.images[0].get_array().argmax(0).tolist() == [0, 1, 2]
 
 
-def test_the_critic_is_set_beside_the_exact_total_correlation():
+def test_disentanglement_reports_the_critics_total_correlation():
     model, guide, data = pair()
-    objective = ppvae.factor_vae(5.0, latent_dim=2)
-    found = disentanglement(model, guide, data, critic=objective.adversaries[0].log_ratio, leave_out=["dci"], **SIZES)
+    critic = ppvae.factor_vae(5.0, latent_dim=2).players[0].module.log_ratio
+    found = disentanglement(model, guide, data, critic=critic, leave_out=["dci"], **SIZES)
     codes = found.representation
-    expected = critic_correlation(objective.adversaries[0].log_ratio, codes.codes, codes.scales)
+    expected = critic_correlation(critic, codes.codes, codes.scales)
     assert found.to_dict()["total_correlation_by_critic"] == pytest.approx(expected.mean().item())
     console = Console(width=100)
     with console.capture() as capture:
@@ -77,11 +75,11 @@ def test_the_critic_is_set_beside_the_exact_total_correlation():
     assert f"{found.to_dict()['rate']:.3f}" in capture.get()
     assert "total correlation, minibatch" in capture.get()
     assert "total correlation, critic" in capture.get()
-    with pytest.raises(ppvae.DataError, match="critic to be asked"):
-        score(Representation(SMALL, perfect(SMALL)), critic=objective.adversaries[0].log_ratio)
+    with pytest.raises(ppvae.DataError, match="leave out the critic"):
+        score(Representation(SMALL, perfect(SMALL)), critic=critic)
 
 
-def test_what_is_left_out_is_absent():
+def test_score_leaves_out_metrics_by_name():
     r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
     found = score(r, leave_out=[name for name in METRICS if name != "mig"])
     assert list(found.scores) == ["mig", "mig_of_draws"]
@@ -93,20 +91,11 @@ def test_what_is_left_out_is_absent():
     assert found.to_dict()["aggregate"] is None
 
 
-def test_a_function_and_a_package_have_names_of_their_own():
-    import ppvae.evaluation.disentanglement as package
-
-    assert package is import_module("ppvae.evaluation.disentanglement")
-    assert ppvae.disentanglement is package.disentanglement
-    for name in package.__all__:
-        assert f"{package.__name__}.{name}" not in sys.modules, name
-
-
-def test_refusals():
+def test_disentanglement_refuses_data_without_factors_and_unknown_metrics():
     model, guide, data = pair()
-    with pytest.raises(ppvae.DataError, match="has none"):
+    with pytest.raises(ppvae.DataError, match="without factors"):
         disentanglement(model, guide, data.take(slice(0, 30)))
-    with pytest.raises(ppvae.DataError, match="got a Tensor which has none"):
+    with pytest.raises(ppvae.DataError, match="got a Tensor without factors"):
         disentanglement(model, guide, data.x)
     for wrong in (["beta"], "dci"):
         with pytest.raises(ValueError, match="a list of names among"):
@@ -116,12 +105,12 @@ def test_refusals():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"num_trian": 10}, TypeError, "expected settings among num_train, .*, got num_trian"),
-        ({"num_test": 0}, ValueError, "expected num_test of at least 1, got 0"),
-        ({"num_draws": 1}, ValueError, "expected num_draws of at least 2, got 1"),
+        ({"num_trian": 10}, TypeError, "expected settings among leave_out, num_train, .*, got num_trian"),
+        ({"num_test": 0}, ValueError, "at least 1 for num_test, got 0"),
+        ({"num_draws": 1}, ValueError, "at least 2 for num_draws, got 1"),
     ],
 )
-def test_settings_are_checked_before_the_data_are_encoded(monkeypatch, settings, error, message):
+def test_disentanglement_checks_settings_before_it_encodes_the_data(monkeypatch, settings, error, message):
     import ppvae.evaluation.disentanglement.report as report
 
     monkeypatch.setattr(report, "represent", None)
@@ -129,11 +118,11 @@ def test_settings_are_checked_before_the_data_are_encoded(monkeypatch, settings,
         disentanglement(*pair(), **settings)
 
 
-def test_a_critic_of_another_length_is_refused_before_the_metrics(monkeypatch):
+def test_score_refuses_a_critic_of_another_length_before_the_metrics(monkeypatch):
     import ppvae.evaluation.disentanglement.report as report
 
-    monkeypatch.setattr(report, "_SCORES", {"mig": None})
+    monkeypatch.setattr(report, "SCORES", {"mig": None})
     r = Representation(SMALL, perfect(SMALL), torch.full((60, 3), 0.1))
-    critic = ppvae.factor_vae(5.0, latent_dim=2).adversaries[0].log_ratio
+    critic = ppvae.factor_vae(5.0, latent_dim=2).players[0].module.log_ratio
     with pytest.raises(ppvae.ContractError, match="expected a latent of 2 elements, got 3"):
         score(r, critic=critic)

@@ -1,4 +1,4 @@
-"""Codes of a whole grid, by a guide; and what is refused."""
+"""Codes of a whole grid, from a guide and as given."""
 
 import numpy as np
 import pyro
@@ -20,13 +20,13 @@ from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, represe
 
 
 def pair():
-    """A guide whose codes are linear in x, and data that are the factors."""
+    """A guide with codes linear in x, and data equal to the factors."""
     torch.manual_seed(0)
     model, guide = LinearGaussian(torch.randn(3, 2), torch.zeros(3), 0.7), MeanFieldGaussian(MLP(3, [], 4))
     return model, guide, Dataset(perfect(SMALL), factors=SMALL, name="grid")
 
 
-def test_codes_scales_and_kl_are_those_of_the_guide():
+def test_represent_returns_the_guides_means_scales_and_kl():
     model, guide, data = pair()
     found = represent(model, guide, data, batch_size=7)
     loc, log_scale = guide.encoder(data.x).detach().chunk(2, -1)
@@ -38,9 +38,9 @@ def test_codes_scales_and_kl_are_those_of_the_guide():
     assert (found.prior.loc.tolist(), found.prior.scale.tolist()) == ([0, 0], [1, 1])
 
 
-def test_a_mean_without_a_formula_is_that_of_draws_by_the_seed():
+def test_represent_draws_a_mean_without_a_closed_form_by_the_seed():
     model, guide, data = pair()
-    flow = FlowGuide(guide.encoder, [Reversed(), Reversed()], 2)  # the same q, as a flow
+    flow = FlowGuide(guide.encoder, [Reversed(2), Reversed(2)], 2)  # the same q without a closed-form mean
     torch.manual_seed(9)
     before = torch.get_rng_state()
     one, same, other = (represent(model, flow, data, seed=seed) for seed in (0, 0, 1))
@@ -63,7 +63,7 @@ class TwoLayers(ppvae.Guide):
             pyro.sample("z2", dist.Normal(2 * z1, 0.3).to_event(1))
 
 
-def test_no_kl_for_a_latent_whose_prior_depends_on_another():
+def test_represent_gives_no_kl_where_the_prior_depends_on_another_latent():
     model = HierarchicalVAE(MLP(1, [], 1), [MLP(1, [], 2)], 1, Gaussian())
     line = Factors(("a",), (6,))
     data = Dataset(torch.arange(6.0).unsqueeze(1), factors=line)
@@ -73,7 +73,7 @@ def test_no_kl_for_a_latent_whose_prior_depends_on_another():
     torch.testing.assert_close(found.codes[:, 0], 2 * data.x[:, 0], rtol=0, atol=2 * 0.5 * 4)
 
 
-def test_binarization_is_the_most_probable_one():
+def test_represent_uses_the_most_probable_binarization():
     model, guide, _ = pair()
     grey = (perfect(SMALL) > 0).byte() * 100 + 100
     data = Dataset(grey, factors=SMALL, binarization="dynamic")
@@ -81,22 +81,22 @@ def test_binarization_is_the_most_probable_one():
     torch.testing.assert_close(represent(model, guide, data).codes, loc)
 
 
-def test_data_without_factors_and_a_missing_site_are_refused():
+def test_represent_refuses_data_without_factors_and_a_missing_site():
     model, guide, data = pair()
-    with pytest.raises(ppvae.DataError, match=r"got 'grid' which has none; take all of \"sprites\""):
+    with pytest.raises(ppvae.DataError, match=r"got 'grid' without factors; use all rows of \"sprites\""):
         represent(model, guide, data.take(slice(0, 10)))
     with pytest.raises(ppvae.ContractError, match="draws site 'w'"):
         represent(model, guide, data, site="w")
 
 
-def test_a_code_that_is_not_finite_is_named_by_its_row():
+def test_representation_names_the_row_of_a_code_that_is_not_finite():
     codes = perfect(SMALL).clone()
     codes[17, 1] = torch.nan
     with pytest.raises(ppvae.DataError, match="first in row 17"):
         Representation(SMALL, codes)
 
 
-def test_other_refusals():
+def test_representation_refuses_other_types_and_shapes():
     with pytest.raises(ppvae.DataError, match=r"shape \(60, D\)"):
         Representation(SMALL, torch.zeros(59, 2))
     with pytest.raises(ppvae.DataError, match="at least two values"):
@@ -112,35 +112,34 @@ def test_other_refusals():
     ):
         with pytest.raises(ppvae.DataError, match=message):
             Representation(SMALL, **{"codes": perfect(SMALL), **wrong})
-    with pytest.raises(ppvae.DataError, match="scales of the codes' shape"):
+    with pytest.raises(ppvae.DataError, match="scales of the shape of the codes"):
         Representation(SMALL, perfect(SMALL), torch.ones(60, 2))
-    with pytest.raises(ValueError, match="rows of at least 1, got 0"):
+    with pytest.raises(ValueError, match="at least 1 for rows, got 0"):
         representation("perfect", SMALL).sample(0, np.random.default_rng(0))
 
 
-def test_codes_of_half_precision():
+def test_score_of_half_precision_codes_equals_that_of_single_precision():
     codes = perfect(SMALL).bfloat16()
     found = score(Representation(SMALL, codes), leave_out=["dci"], num_train=100, num_test=50).scores
     assert found == score(Representation(SMALL, codes.float()), leave_out=["dci"], num_train=100, num_test=50).scores
 
 
-def test_a_discrete_site_is_refused_by_its_name():
+def test_represent_refuses_a_discrete_site_by_name():
     model, guide, x = PAIRS["label"].make()
     data = Dataset(x[:4], factors=Factors(("a",), (4,)))
-    with pytest.raises(ppvae.ContractError, match="a continuous site, got 'y', a Categorical"):
+    with pytest.raises(ppvae.ContractError, match="a continuous latent at site 'y', got a Categorical"):
         represent(model, guide, data, site="y")
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_a_prior_that_depends_on_the_datum_is_none(part):
-    """It is no p(z_d) of an aggregate, whether its mean does or its scale."""
+def test_prior_that_depends_on_the_datum_is_none(part):
     parts = [torch.zeros(4, 2), torch.ones(4, 2)]
     assert _prior(dist.Normal(*parts).to_event(1)).loc.tolist() == [0, 0]
     parts[part] = parts[part] + torch.arange(4.0)[:, None]
     assert _prior(dist.Normal(*parts).to_event(1)) is None
 
 
-def test_rows_are_drawn_with_replacement_and_match_their_values():
+def test_sample_draws_rows_with_replacement_and_their_values():
     r = representation("perfect", SMALL)
     codes, values = r.sample(1000, np.random.default_rng(0))
     for d in range(3):
@@ -148,7 +147,7 @@ def test_rows_are_drawn_with_replacement_and_match_their_values():
     assert len(np.unique(values, axis=0)) == len(SMALL)
 
 
-def test_a_factor_of_one_value_changes_nothing():
+def test_score_ignores_factors_of_one_value():
     padded = Factors(("colour", "a", "lone", "b", "c"), (1, 3, 1, 4, 5))
     one, other = representation("rotated", SMALL), Representation(padded, representation("rotated", SMALL).codes)
     assert other.varying == SMALL
@@ -158,7 +157,7 @@ def test_a_factor_of_one_value_changes_nothing():
 
 
 @pytest.mark.parametrize("code", ["constant", "one dimension", "one factor"])
-def test_poor_codes_have_values_and_never_nan(code):
+def test_score_of_poor_codes_is_finite(code):
     line = Factors(("a",), (4,))
     r = {
         "constant": representation("constant", SMALL),

@@ -1,4 +1,4 @@
-"""The exact aggregate posterior against brute force and against closed forms."""
+"""The exact aggregate posterior, compared with brute force and with closed forms."""
 
 import math
 
@@ -12,7 +12,7 @@ from ppvae.evaluation.disentanglement.total_correlation import _draws, _log_aggr
 from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 
-def test_densities_are_those_of_the_mixture():
+def test_log_aggregate_equals_the_density_of_the_mixture():
     torch.manual_seed(0)
     codes, scales = torch.randn(7, 3).double(), 0.1 + torch.rand(7, 3).double()
     z, weights = 2 * torch.randn(5, 3).double(), Categorical(torch.ones(7).double())
@@ -26,18 +26,18 @@ def test_densities_are_those_of_the_mixture():
 
 
 def correlated(rho: float, rows: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posteriors whose aggregate is N(0, [[1, rho], [rho, 1]])."""
+    """Posteriors with the aggregate N(0, [[1, rho], [rho, 1]])."""
     covariance = torch.tensor([[1.0, rho], [rho, 1.0]]) - scale**2 * torch.eye(2)
     noise = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
     return noise @ torch.linalg.cholesky(covariance).T, torch.full((rows, 2), scale)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
-def test_correlated_gaussians(rho):
+def test_aggregate_posterior_of_correlated_gaussians(rho):
     rows = 20_000
     found = aggregate_posterior(*correlated(rho, rows, 0.4), num_draws=2000)
     exact = -0.5 * math.log(1 - rho**2)
-    # The codes are a sample: d TC / d rho = rho / (1 - rho^2), and the error of rho is (1 - rho^2) / sqrt(N).
+    # The codes are a sample: d TC / d rho = rho / (1 - rho^2), and rho has the standard error (1 - rho^2) / sqrt(N).
     error = math.hypot(found.total_correlation_error, rho / rows**0.5)
     assert found.total_correlation == pytest.approx(exact, abs=4 * error + 1e-3)
     information = 0.5 * math.log(1 - rho**2) - 2 * math.log(0.4)
@@ -45,7 +45,7 @@ def test_correlated_gaussians(rho):
     assert found.dimension_wise_kl == pytest.approx(0, abs=0.01)
 
 
-def test_the_parts_add_up_to_the_rate():
+def test_aggregate_posterior_has_parts_that_sum_to_the_rate():
     torch.manual_seed(0)
     codes, scales = torch.randn(3000, 4) * torch.tensor([2.0, 1.0, 0.5, 0.0]), 0.2 + torch.rand(3000, 4)
     found = aggregate_posterior(codes, scales, num_draws=2000)
@@ -55,7 +55,7 @@ def test_the_parts_add_up_to_the_rate():
     assert found.rate == pytest.approx(exact.mean().item(), abs=4 * error)
 
 
-def test_each_draw_is_scored_by_brute_force():
+def test_aggregate_posterior_equals_brute_force_at_each_draw():
     torch.manual_seed(0)
     codes, scales = torch.randn(9, 3).double(), 0.1 + torch.rand(9, 3).double()
     found = aggregate_posterior(codes, scales, num_draws=80, seed=3)
@@ -70,17 +70,17 @@ def test_each_draw_is_scored_by_brute_force():
     torch.testing.assert_close(found.pointwise_kl, marginals - Normal(0, 1).log_prob(z).sum(1))
 
 
-def test_the_errors_are_the_spread_over_seeds():
+def test_aggregate_posterior_errors_equal_the_spread_over_seeds():
     codes, scales = correlated(0.8, 200, 0.4)
     found = [aggregate_posterior(codes, scales, num_draws=200, seed=seed) for seed in range(100)]
     for name in ("total_correlation", "mutual_information"):
         spread = torch.tensor([getattr(one, name) for one in found]).std().item()
         error = sum(getattr(one, f"{name}_error") for one in found) / 100
-        assert error == pytest.approx(spread, rel=4 / (2 * 99) ** 0.5)  # a spread of 100 is known to 1/14
+        assert error == pytest.approx(spread, rel=4 / (2 * 99) ** 0.5)  # four standard errors
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_prior_on_another_device():
+def test_aggregate_posterior_takes_a_prior_on_another_device():
     codes, scales = correlated(0.5, 100, 0.4)
     prior = Normal(torch.zeros(2, device="cuda"), torch.ones(2, device="cuda"))
     for device in ("cpu", "cuda"):
@@ -88,7 +88,7 @@ def test_a_prior_on_another_device():
         assert found.rate == pytest.approx(aggregate_posterior(codes, scales, num_draws=50).rate, abs=1e-4)
 
 
-def test_another_prior_and_none():
+def test_aggregate_posterior_with_another_prior_and_without_one():
     codes, scales = correlated(0.5, 500, 0.4)
     loc, scale = torch.tensor([0.5, 0.0]), torch.tensor([1.0, 2.0])
     found = aggregate_posterior(codes, scales, Normal(loc, scale), num_draws=2000)
@@ -101,7 +101,7 @@ def test_another_prior_and_none():
     assert "rate" not in repr(without)
 
 
-def test_a_grid_of_codes_has_no_total_correlation_and_information_stops_at_log_n():
+def test_aggregate_posterior_of_a_grid_has_no_total_correlation_and_information_log_n():
     axis = torch.arange(12.0)
     codes = torch.cartesian_prod(axis, axis)
     found = aggregate_posterior(codes, torch.full_like(codes, 1e-3))
@@ -111,14 +111,14 @@ def test_a_grid_of_codes_has_no_total_correlation_and_information_stops_at_log_n
     assert "log N = 4.97" in repr(found)
 
 
-def test_twice_the_same_code_is_all_total_correlation():
-    """z_2 = z_1: each z_d tells the row, so TC = log N, all that there is to know."""
+def test_aggregate_posterior_of_a_duplicated_code_has_total_correlation_log_n():
+    """With z_2 = z_1 each z_d identifies the row."""
     codes = torch.arange(50.0).unsqueeze(1).expand(-1, 2)
     found = aggregate_posterior(codes, torch.full((50, 2), 1e-3))
     assert found.total_correlation == pytest.approx(math.log(50), abs=1e-5)
 
 
-def test_the_seed_alone_decides():
+def test_aggregate_posterior_depends_on_the_seed_only():
     codes, scales = correlated(0.5, 100, 0.4)
     torch.manual_seed(7)
     before = torch.get_rng_state()
@@ -128,8 +128,7 @@ def test_the_seed_alone_decides():
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.8])
-def test_the_estimate_from_batches_is_that_of_the_decomposition_of_the_rate(rho):
-    """Against :class:`ppvae.TCDecomposition` on batches of the same posteriors."""
+def test_minibatch_correlation_has_the_mean_of_the_stratified_estimate_written_out(rho):
     codes, scales = (part.double() for part in correlated(rho, 500, 0.4))
     found = minibatch_correlation(codes, scales, batch_size=50, num_batches=200)
     expected = []
@@ -150,7 +149,7 @@ def test_the_estimate_from_batches_is_that_of_the_decomposition_of_the_rate(rho)
     assert len(found) == 200
 
 
-def test_one_batch_of_all_rows_is_exact():
+def test_minibatch_correlation_of_one_batch_of_all_rows_is_exact():
     codes, scales = (part.double() for part in correlated(0.8, 300, 0.4))
     found = minibatch_correlation(codes, scales, batch_size=1000, num_batches=20)
     exact = aggregate_posterior(codes, scales, num_draws=6000)
@@ -158,7 +157,7 @@ def test_one_batch_of_all_rows_is_exact():
     assert found.mean().item() == pytest.approx(exact.total_correlation, abs=4 * error)
 
 
-def test_a_critic_that_knows_the_ratio_gives_the_closed_form():
+def test_critic_correlation_of_the_true_ratio_is_the_closed_form():
     codes, scales = correlated(0.8, 20_000, 0.4)
     both = torch.distributions.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
     ratio = critic_correlation(lambda z: both.log_prob(z) - Normal(0.0, 1.0).log_prob(z).sum(-1), codes, scales)
@@ -166,7 +165,7 @@ def test_a_critic_that_knows_the_ratio_gives_the_closed_form():
     assert ratio.mean().item() == pytest.approx(-0.5 * math.log(1 - 0.64), abs=4 * error)
 
 
-def test_refusals():
+def test_other_shapes_numbers_and_settings_are_refused():
     codes, scales = correlated(0.5, 10, 0.4)
     with pytest.raises(ppvae.DataError, match="one shape"):
         aggregate_posterior(codes, scales[:5])
@@ -174,10 +173,10 @@ def test_refusals():
         aggregate_posterior(codes, scales.index_fill(0, torch.tensor(3), 0.0))
     with pytest.raises(ppvae.DataError, match="first in row 4"):
         aggregate_posterior(codes.index_fill(0, torch.tensor(4), torch.nan), scales)
-    with pytest.raises(ppvae.DataError, match="first in row 5"):  # whose precision is infinite
+    with pytest.raises(ppvae.DataError, match="first in row 5"):  # 1 / scale is infinite
         aggregate_posterior(codes, scales.index_fill(0, torch.tensor(5), 1e-39))
     for options in ({"batch_size": 1}, {"num_batches": 1}):
-        with pytest.raises(ValueError, match="2 batches or more, of at least 2 rows"):
+        with pytest.raises(ValueError, match="at least 2 batches of at least 2 rows"):
             minibatch_correlation(codes, scales, **options)
     with pytest.raises(ValueError, match="at least 2 draws"):
         aggregate_posterior(codes, scales, num_draws=1)

@@ -1,0 +1,27 @@
+"""Learning-rate schedules of the experiments: functions of the training step that return a factor on the rate."""
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+def half_cosine(steps: int) -> Schedule:
+    """From 1 to 0 in that many steps, on half a period of a cosine."""
+    return lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def linear(steps: int) -> Schedule:
+    """From 1 to 0 in that many steps, on a line."""
+    return lambda step: 1 - step / steps
+
+
+def staircase(lengths: list[int], steps_per_epoch: int) -> Schedule:
+    """10^(-i / (n - 1)) in stage i of n, where stage i has ``lengths[i]`` epochs."""
+    stage_of_epoch = [stage for stage, length in enumerate(lengths) for _ in range(length)]
+
+    def factor(step: int) -> float:
+        epoch = min(step // steps_per_epoch, len(stage_of_epoch) - 1)
+        return 10 ** (-stage_of_epoch[epoch] / (len(lengths) - 1))
+
+    return factor

@@ -1,0 +1,224 @@
+"""The columns of a data set: what may stand in one, and the checks of its values."""
+
+import operator
+from collections.abc import Mapping
+from keyword import iskeyword
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppvae.data.lazy import LazyImages
+from ppvae.errors import DataError
+
+RESERVED = frozenset({"x", "y", "given", "step", "index", "num_particles"})
+ROWS_LOOKED_AT = 64  # of images that are made or read when they are indexed
+DEEPEST_AMBIGUOUS = 127  # what seven bits hold: values up to here may be grey values of fewer than eight bits
+
+
+def as_column(value: Any, name: str) -> Tensor:
+    """A tensor as it is, or a numpy array as a tensor.
+
+    Floating numpy arrays become torch's default type (float32 unless it was set): numpy's own default, float64, is
+    rarely chosen on purpose. Unsigned integers of more than 8 bits become signed ones, which torch can compute with.
+    An array that already has the right type shares its memory, as ``torch.from_numpy`` does.
+
+    Raises:
+        DataError: the value is neither, or an array of other things than numbers.
+
+    Example:
+
+        >>> as_column(np.zeros(3), "x").dtype, as_column(torch.zeros(3).double(), "x").dtype
+        (torch.float32, torch.float64)
+    """
+    if isinstance(value, np.ndarray):
+        return _signed(_from_numpy(value, name))
+    if not isinstance(value, Tensor):
+        raise DataError(
+            f"expected {name} to be a tensor or a numpy array, got {type(value).__name__}; convert it, e.g. by "
+            "numpy.asarray"
+        )
+    if value.layout != torch.strided or value.is_complex():
+        raise DataError(f"expected {name} to be a dense tensor of real numbers, got {value.layout} of {value.dtype}")
+    return _signed(value.detach())
+
+
+def _from_numpy(value: np.ndarray, name: str) -> Tensor:
+    if isinstance(value, np.ma.MaskedArray):
+        raise DataError(
+            f"expected {name} without a mask, got a masked array; mark missing elements of floating data by NaN: "
+            "array.filled(numpy.nan)"
+        )
+    if value.dtype.kind not in "biuf":
+        raise DataError(f"expected {name} to hold real numbers, got an array of {value.dtype}")
+    long_double = value.dtype.kind == "f" and value.dtype.itemsize > 8
+    native = np.dtype(np.float64) if long_double else value.dtype.newbyteorder("=")
+    tensor = torch.from_numpy(np.require(value, native, ["C", "W", "E"]))
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+
+
+def _signed(column: Tensor) -> Tensor:
+    signed = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}.get(column.dtype)
+    return column if signed is None else column.to(signed)
+
+
+def as_labels(value: Any, rows: int, num_classes: int | None) -> Tensor:
+    """Labels as a long tensor of shape (rows,). Raises DataError unless they are class indices, -1 where unknown.
+
+    Example:
+
+        >>> as_labels(np.array([0, 2, -1], dtype=np.int8), rows=3, num_classes=3)
+        tensor([ 0,  2, -1])
+    """
+    y = as_column(value, "y")
+    if y.is_floating_point():
+        raise DataError(
+            f"expected y to be class indices, integers from 0, or -1 where unknown, got {y.dtype}; pass a real-valued "
+            "condition by a name of its own, e.g. Dataset(x, temperature=t)"
+        )
+    if y.shape != (rows,):
+        remedy = f"; of one-hot rows take y.argmax({y.dim() - 1})" if y.dim() == 2 and y.shape[0] == rows else ""
+        raise DataError(f"expected y of shape ({rows},), one label a row of x, got {tuple(y.shape)}{remedy}")
+    y = y.long()
+    low, high = map(int, y.aminmax())
+    if low < -1 or (num_classes is not None and high >= num_classes):
+        row = int(((y < -1) | (y >= (high + 1 if num_classes is None else num_classes))).nonzero()[0])
+        top = "the number of classes less 1" if num_classes is None else num_classes - 1
+        raise DataError(
+            f"expected labels from 0 to {top}, or -1 where unknown, got {low} to {high}, the first outside in row {row}"
+        )
+    return y
+
+
+def as_conditions(given: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
+    """Named conditions as tensors of ``rows`` rows. Raises DataError for another object, number of rows, or name."""
+    conditions = {}
+    for name, value in given.items():
+        if name in RESERVED or iskeyword(name) or not name.isidentifier():
+            raise DataError(
+                f"expected the name of a condition to be an identifier that is not reserved, got {name!r}; rename it ("
+                "pass a dict of conditions as Dataset(x, y, **conditions))"
+            )
+        try:
+            condition = as_column(value, f"condition {name!r}")
+        except DataError as error:
+            raise DataError(
+                f"{error}; Dataset takes num_classes, binarization, levels, name and factors as options, and any "
+                f"other keyword as a condition of {rows} rows"
+            ) from error
+        if condition.shape[:1] != (rows,):
+            raise DataError(
+                f"expected condition {name!r} to have {rows} rows, one a row of x, got shape {tuple(condition.shape)}"
+            )
+        has_missing(condition, f"condition {name!r}")
+        conditions[name] = condition
+    return conditions
+
+
+def has_missing(column: Tensor, name: str) -> bool:
+    """Whether a column holds NaN, a missing element. Raises DataError where it holds infinity or nothing but NaN."""
+    if not column.is_floating_point() or not column.numel() or torch.isfinite(torch.stack(column.aminmax())).all():
+        return False
+    infinite = column.isinf()
+    if infinite.any():
+        raise DataError(
+            f"expected finite values (NaN where an element is missing) in {name}, got infinity first in row "
+            f"{first_row(infinite)}; clean the data"
+        )
+    if column.isnan().all():
+        raise DataError(f"expected {name} to have at least one element that is not NaN, got none")
+    return True
+
+
+def first_row(bad: Tensor) -> int:
+    """The first row of which an element is true."""
+    return int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+
+
+def require_within(x: Tensor, low: float, high: float, purpose: str, remedy: str, every: int = 1) -> None:
+    """Raise DataError, with the first value and its row, unless low <= x <= high wherever x is not NaN.
+
+    The message names the row of the data, of which x holds each ``every``-th.
+    """
+    least, most = x.aminmax() if x.numel() else (low, high)
+    if least >= low and most <= high:
+        return
+    bad = (x < low) | (x > high)  # also reached where x holds NaN
+    if bad.any():
+        raise DataError(
+            f"expected values in [{low:g}, {high:g}] {purpose}, got {x[bad][0].item():.9g} in row "
+            f"{every * first_row(bad)}; {remedy}"
+        )
+
+
+def require_binary(x: Tensor, levels: int | None) -> None:
+    """Raise DataError, with the first other value and its row, unless x is black or white wherever it is not NaN."""
+    white = 1 if levels is None else levels - 1
+    bad = (x != 0) & (x != white) & ~x.isnan()
+    if bad.any():
+        raise DataError(
+            f'expected only 0 and {white} for binarization="fixed", got {x[bad][0].item():.9g} in row '
+            f'{first_row(bad)}; use Dataset(...).binarized(seed), or binarization="dynamic"'
+        )
+
+
+def grey_levels(x: Tensor | LazyImages, levels: int | None) -> int | None:
+    """The number of grey levels of integer data, as stated or as their type says; None for floating data.
+
+    Raises:
+        DataError: the levels are not stated and the values do not tell, or values lie outside those stated.
+
+    Example:
+
+        >>> grey_levels(torch.tensor([[0, 255]]).byte(), None), grey_levels(torch.tensor([[True]]), None)
+        (256, 2)
+    """
+    if x.is_floating_point():
+        if levels is not None:
+            raise DataError(f"expected levels only for integer x, got levels={levels!r} for {x.dtype}; divide x itself")
+        return None
+    if isinstance(x, LazyImages) and x.levels is not None and levels in (None, x.levels):
+        return x.levels
+    every = -(-len(x) // ROWS_LOOKED_AT) if isinstance(x, LazyImages) else 1
+    seen = x if isinstance(x, Tensor) else x[::every]
+    if levels is None:
+        return 2 if x.dtype == torch.bool else _levels_of(seen)
+    levels = whole_number(levels, "levels", at_least=2)
+    if x.dtype == torch.bool and levels != 2:
+        raise DataError(f"expected levels 2 for x of torch.bool, got {levels}")
+    if x.dtype != torch.bool:
+        require_within(seen, 0, levels - 1, f"for levels={levels}", "state another number of levels, or clean x", every)
+    return levels
+
+
+def _levels_of(x: Tensor) -> int:
+    high = int(x.amax()) if x.numel() else 0
+    if x.dtype != torch.uint8:
+        raise DataError(
+            f"expected floating data, bool, or uint8 grey values, got {x.dtype}; state the number of grey levels, "
+            "e.g. levels=65536 if white is 65535, or convert x with x.float()"
+        )
+    if high <= DEEPEST_AMBIGUOUS:
+        raise DataError(
+            f"expected uint8 grey values up to 255, got {high} at most, so the value of white is unclear; state the "
+            f"number of grey levels: levels=256 if white is 255, levels={max(high, 1) + 1} if white is {max(high, 1)}"
+        )
+    return 256
+
+
+def whole_number(value: Any, name: str, at_least: int) -> int:
+    """A whole number, numpy's too, as an int. Raises DataError for anything else, or a number that is too small.
+
+    Example:
+
+        >>> whole_number(np.int64(3), "validation", at_least=0)
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise DataError(f"expected {name} to be a whole number, got {value!r}") from error
+    if number < at_least or isinstance(value, bool):
+        raise DataError(f"expected {name} to be a whole number of at least {at_least}, got {value!r}")
+    return number

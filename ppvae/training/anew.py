@@ -1,0 +1,49 @@
+"""What an objective trains beside the pair begins anew in each fit."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ppvae.engine.player import Player
+
+FIRST_STATE = "_state_before_its_first_fit"
+
+
+def begin_anew(players: Sequence[Player], resumed: bool = False) -> None:
+    """Put critics and multipliers back to the state that they had before their first fit.
+
+    An objective keeps the critic or the multiplier that :func:`ppvae.fit` trains. Without this, a second fit with the
+    same objective would start from the first one's and give another result.
+
+    Args:
+        players: those of the objective.
+        resumed: leave the state alone, since a checkpoint replaces it.
+
+    Warns where the state had changed.
+    """
+    for player in players:
+        first = vars(player.module).setdefault(FIRST_STATE, _copy(player.module))
+        if resumed or _equal(first, player.module):
+            continue
+        player.module.load_state_dict(first)
+        warnings.warn(
+            f"{player.name} begins anew: this objective was trained by an earlier fit. To go on from there, resume the "
+            "run, or load its checkpoint into the objective: load_checkpoint(path, model, guide, objective)",
+            stacklevel=3,
+        )
+
+
+def forget_first_state(players: Sequence[Player]) -> None:
+    """Let the next fit start from the present state."""
+    for player in players:
+        vars(player.module).pop(FIRST_STATE, None)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _equal(state: dict[str, Tensor], module: nn.Module) -> bool:
+    return all(torch.equal(state[name].to(tensor), tensor) for name, tensor in module.state_dict().items())

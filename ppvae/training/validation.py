@@ -1,0 +1,56 @@
+"""What is evaluated after each epoch of fit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.infer
+from torch import nn
+
+from ppvae.data import Dataset
+from ppvae.evaluation.loss import LOSS, dataset_for, evaluate_parts
+from ppvae.objectives.base import Objective
+from ppvae.training.arguments import Validation
+
+
+@dataclass(frozen=True)
+class PairEvaluation:
+    """The numbers of the log that are taken after each epoch.
+
+    Args:
+        objective, model, guide: what is trained.
+        data: on which the loss is taken; None for no loss.
+        validation: what else is evaluated.
+        seed: of binarization and draws.
+        end: the step that training ends with. Schedules are read there, so that all epochs are measured alike.
+        batch_size: of training, for a loss that depends on the batch.
+    """
+
+    objective: pyro.infer.ELBO
+    model: nn.Module
+    guide: nn.Module
+    data: Dataset | None
+    validation: Validation
+    seed: int
+    end: int
+    batch_size: int
+
+    def __call__(self) -> dict[str, float]:
+        """ "validation_loss", "validation/part" and what the caller's function gives."""
+        numbers = {} if self.data is None else self._of_loss(self.data)
+        return numbers if self.validation.evaluate is None else {**numbers, **self.validation.evaluate()}
+
+    def _of_loss(self, data: Dataset) -> dict[str, float]:
+        options: dict[str, Any] = {"seed": self.seed}
+        if isinstance(self.objective, Objective):
+            options |= {"step": self.end} | ({"batch_size": self.batch_size} if self.objective.over_batch else {})
+        parts = evaluate_parts(self.objective, self.model, self.guide, data, **options)
+        named = {f"validation/{name}": value for name, value in parts.items() if name != LOSS}
+        return {"validation_loss": sum(parts.values()), **named}
+
+
+def held_out(validation: Validation, training: Dataset, model: nn.Module, guide: nn.Module) -> Dataset | None:
+    """The validation data as the pair is trained: without labels, unless every training row has one."""
+    if validation.data is None:
+        return None
+    data = dataset_for(validation.data, "validation", model, guide).to(training.x.device)
+    return data.unlabelled() if len(training.rows_by_label()[1]) else data
