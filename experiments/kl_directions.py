@@ -35,6 +35,7 @@ from ppvae.nn import MLP
 
 NOISE = 0.25
 HIDDEN = (64, 64)
+BATCHES = 200  # in the training set
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Folded(ppvae.Model):
 def main(config: Config) -> dict:
     torch.manual_seed(config.seed)
     model = Folded()
-    train = simulate(config.batch_size * 200)
+    train = simulate(config.batch_size * BATCHES)
     x = simulate(20 * config.data)
     x = x[x[:, 0] > 1][: config.data]  # where the two modes are separate
     guides = {}

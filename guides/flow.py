@@ -13,13 +13,13 @@ Source: Rezende and Mohamed 2015, "Variational Inference with Normalizing Flows"
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from ppvae.guides.conditional_sylvester import ConditionalSylvester
 from pyro import distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor, nn
 
 from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.distributions.reversal import Reversal
 from ppvae.engine.contract import AmortizedGuide
 
 WITHOUT_INVERSE = (
@@ -33,7 +33,7 @@ class FlowGuide(AmortizedGuide):
     """q(z | x) by a normalizing flow; site "z". A label y is ignored.
 
     ``can_score`` is False if a map has no inverse in closed form (planar, radial, Sylvester): such a guide has the
-    density of its own draws only. A map of your own without an inverse says so with ``has_inverse = False``.
+    density of its own draws only. A custom map without an inverse declares ``has_inverse = False``.
 
     Args:
         encoder: network (B, *event_shape) -> (B, 2 * latent_dim + context_dim): means, logs of standard deviations,
@@ -43,6 +43,7 @@ class FlowGuide(AmortizedGuide):
 
     Example:
 
+        >>> import torch
         >>> guide = FlowGuide(nn.Linear(5, 2 * 2 + 3), planar(latent_dim=2, context_dim=3), latent_dim=2)
         >>> guide.distribution(guide.encode(torch.zeros(4, 5))).sample().shape
         torch.Size([4, 2])
@@ -91,7 +92,7 @@ def affine_coupling(latent_dim: int, context_dim: int, steps: int = 4, hidden: i
         3
     """
     make = transforms.conditional_affine_coupling
-    return _alternating(lambda: make(latent_dim, context_dim, hidden_dims=[hidden, hidden]), latent_dim, steps)
+    return _alternating(lambda: make(latent_dim, context_dim, hidden_dims=[hidden, hidden]), steps)
 
 
 def planar(latent_dim: int, context_dim: int, steps: int = 4, hidden: int = 64) -> list[nn.Module]:
@@ -136,8 +137,8 @@ def householder(latent_dim: int, context_dim: int, steps: int = 4, hidden: int =
 def neural_spline(latent_dim: int, context_dim: int, steps: int = 2, hidden: int = 64) -> list[nn.Module]:
     """Autoregressive rational splines on [-5, 5], the identity outside; the order of z reverses between steps.
 
-    A flow has the exact density of its own draws. Another value is inverted in latent_dim passes, each of which passes
-    its rounding error to the next: with weights far above the initial ones float32 loses digits, then float64.
+    The density of the flow's own draws is exact. Another value is inverted in latent_dim passes, and rounding errors
+    add up from pass to pass: with weights far above the initial ones float32 loses digits, then float64.
 
     Source: Durkan et al. 2019, "Neural Spline Flows"; Dolatabadi et al. 2020 (linear rational splines).
 
@@ -148,13 +149,13 @@ def neural_spline(latent_dim: int, context_dim: int, steps: int = 2, hidden: int
     """
     make = transforms.conditional_spline_autoregressive
     hidden_dims = [hidden, hidden]
-    return _alternating(lambda: make(latent_dim, context_dim, hidden_dims=hidden_dims, bound=5.0), latent_dim, steps)
+    return _alternating(lambda: make(latent_dim, context_dim, hidden_dims=hidden_dims, bound=5.0), steps)
 
 
 def sylvester(
     latent_dim: int, context_dim: int, steps: int = 4, kind: str = "orthogonal", rank: int | None = None
 ) -> list[nn.Module]:
-    """Maps z <- z + Q R tanh(R~ Q' z + b); see :class:`~ppvae.guides.sylvester.ConditionalSylvester`.
+    """Maps z <- z + Q R tanh(R~ Q' z + b); see :class:`~ppvae.guides.conditional_sylvester.ConditionalSylvester`.
 
     Args:
         latent_dim: length of z.
@@ -178,28 +179,22 @@ def sylvester(
 class Reversed(nn.Module):
     """The reversal of the order of z, for any context.
 
-    Args:
-        latent_dim: length of z.
-
     Example:
 
-        >>> Reversed(3).condition(torch.zeros(2))(torch.tensor([1.0, 2.0, 3.0]))
+        >>> import torch
+        >>> Reversed().condition(torch.zeros(2))(torch.tensor([1.0, 2.0, 3.0]))
         tensor([3., 2., 1.])
     """
 
-    def __init__(self, latent_dim: int):
-        super().__init__()
-        self.latent_dim = latent_dim
-
-    def condition(self, context: Tensor) -> transforms.Permute:
-        """The reversal; its cache lets the flow score its own draws without an inverse."""
-        return transforms.Permute(torch.arange(self.latent_dim - 1, -1, -1, device=context.device), cache_size=1)
+    def condition(self, context: Tensor) -> Reversal:
+        """The reversal."""
+        return Reversal()
 
 
-def _alternating(make: Callable[[], nn.Module], latent_dim: int, steps: int) -> list[nn.Module]:
+def _alternating(make: Callable[[], nn.Module], steps: int) -> list[nn.Module]:
     """New maps with a reversal between any two."""
     maps: list[nn.Module] = []
     for step in range(steps):
-        maps += [Reversed(latent_dim)] if step else []
+        maps += [Reversed()] if step else []
         maps.append(make())
     return maps

@@ -65,9 +65,9 @@ class Refined(AmortizedGuide):
         return features + (better - features).detach()
 
     def named_by(self) -> Callable[..., Tensor]:
-        """Conditions are those of the guide that is refined."""
+        """The function that names the conditions: it belongs to the refined guide."""
         return self.guide.named_by()
 
     def distribution(self, features: Tensor) -> dist.TorchDistribution:
-        """q(z; features), of the guide that is refined."""
+        """q(z; features) of the refined guide."""
         return self.guide.distribution(features)

@@ -68,7 +68,7 @@ class LinearGaussian(Model):
             pyro.sample("x", ObservedElements(elements, 1) if self.missing else elements.to_event(1), obs=x)
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """log p(x), exact, shape (B,), in nats; with ``missing`` that of the observed elements."""
+        """log p(x), exact, shape (B,), in nats. With ``missing``: of the observed elements."""
         deviation, observed = self._observed(x)
         posterior = self._posterior(deviation, observed)
         residual = (deviation - observed * (posterior.mean @ self.weight.T)) / self.log_scale.exp()
@@ -78,7 +78,7 @@ class LinearGaussian(Model):
         return -0.5 * (square + log_determinant + log_noise)
 
     def posterior(self, x: Tensor) -> dist.MultivariateNormal:
-        """p(z | x), exact, batch shape (B,); with ``missing`` that given the observed elements."""
+        """p(z | x), exact, batch shape (B,). With ``missing``: given the observed elements."""
         return self._posterior(*self._observed(x))
 
     def _observed(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def seconds_per_step(config: Config, table: Tensor) -> float:
     shape = tuple(table.shape[1:])
     model = GaussianVAE(ConvDecoder(LATENT_DIM, CHANNELS[::-1], shape), LATENT_DIM)
     guide = MeanFieldGaussian(ConvEncoder(shape, CHANNELS, 2 * LATENT_DIM))
-    data = Dataset(table[: config.batches * config.batch_size])
+    data = Dataset(table[: config.batches * config.batch_size], levels=256)
     options = {"epochs": 1, "batch_size": config.batch_size, "device": config.device, "progress": False}
     result = ppvae.fit(model, guide, ppvae.ELBO(), data, **options)
     return result.metrics[0]["seconds"] / result.metrics[0]["step"]

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from keyword import iskeyword
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ppvae.data.lazy import LazyImages
+from ppvae.engine import columns
 from ppvae.errors import DataError
 
 RESERVED = frozenset({"x", "y", "given", "step", "index", "num_particles"})
@@ -18,49 +18,18 @@ DEEPEST_AMBIGUOUS = 127  # what seven bits hold: values up to here may be grey v
 
 
 def as_column(value: Any, name: str) -> Tensor:
-    """A tensor as it is, or a numpy array as a tensor.
-
-    Floating numpy arrays become torch's default type (float32 unless it was set): numpy's own default, float64, is
-    rarely chosen on purpose. Unsigned integers of more than 8 bits become signed ones, which torch can compute with.
-    An array that already has the right type shares its memory, as ``torch.from_numpy`` does.
+    """A tensor as it is, or a numpy array as a tensor; see :func:`ppvae.engine.columns.as_column`.
 
     Raises:
         DataError: the value is neither, or an array of other things than numbers.
 
     Example:
 
+        >>> import numpy as np
         >>> as_column(np.zeros(3), "x").dtype, as_column(torch.zeros(3).double(), "x").dtype
         (torch.float32, torch.float64)
     """
-    if isinstance(value, np.ndarray):
-        return _signed(_from_numpy(value, name))
-    if not isinstance(value, Tensor):
-        raise DataError(
-            f"expected {name} to be a tensor or a numpy array, got {type(value).__name__}; convert it, e.g. by "
-            "numpy.asarray"
-        )
-    if value.layout != torch.strided or value.is_complex():
-        raise DataError(f"expected {name} to be a dense tensor of real numbers, got {value.layout} of {value.dtype}")
-    return _signed(value.detach())
-
-
-def _from_numpy(value: np.ndarray, name: str) -> Tensor:
-    if isinstance(value, np.ma.MaskedArray):
-        raise DataError(
-            f"expected {name} without a mask, got a masked array; mark missing elements of floating data by NaN: "
-            "array.filled(numpy.nan)"
-        )
-    if value.dtype.kind not in "biuf":
-        raise DataError(f"expected {name} to hold real numbers, got an array of {value.dtype}")
-    long_double = value.dtype.kind == "f" and value.dtype.itemsize > 8
-    native = np.dtype(np.float64) if long_double else value.dtype.newbyteorder("=")
-    tensor = torch.from_numpy(np.require(value, native, ["C", "W", "E"]))
-    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
-
-
-def _signed(column: Tensor) -> Tensor:
-    signed = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}.get(column.dtype)
-    return column if signed is None else column.to(signed)
+    return columns.as_column(value, name, error=DataError).detach()
 
 
 def as_labels(value: Any, rows: int, num_classes: int | None) -> Tensor:
@@ -68,6 +37,7 @@ def as_labels(value: Any, rows: int, num_classes: int | None) -> Tensor:
 
     Example:
 
+        >>> import numpy as np
         >>> as_labels(np.array([0, 2, -1], dtype=np.int8), rows=3, num_classes=3)
         tensor([ 0,  2, -1])
     """
@@ -212,6 +182,7 @@ def whole_number(value: Any, name: str, at_least: int) -> int:
 
     Example:
 
+        >>> import numpy as np
         >>> whole_number(np.int64(3), "validation", at_least=0)
         3
     """

@@ -14,6 +14,7 @@ from ppvae.distributions.likelihoods import (
 )
 from ppvae.distributions.missing import ObservedElements
 from ppvae.distributions.mixtures import DiagonalMixture
+from ppvae.distributions.reversal import Reversal
 from ppvae.distributions.sylvester import Sylvester
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Likelihood",
     "LogisticElements",
     "ObservedElements",
+    "Reversal",
     "SummedElements",
     "Sylvester",
     "closed_form_kl",

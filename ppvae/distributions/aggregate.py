@@ -1,4 +1,4 @@
-"""The aggregate posterior q(z) = 1/N sum_n q(z | x_n) of N data, estimated from a batch of B of them.
+"""The aggregate posterior q(z) = 1/N sum_n q(z | x_n) of N data, estimated from a batch of B data.
 
 For a draw z_i ~ q(z | x_i) the batch gives B densities q(z_i | x_j). The draw's own density q(z_i | x_i) is usually far
 larger than the others. It is in every batch, although it is only one of N terms. Both estimates are weighted sums of
@@ -16,7 +16,7 @@ batch are a sample of the second stratum without replacement. With the mean of e
     q(z_i)  ~  1/N q(z_i | x_i)  +  (N - 1)/N  1/(B - 1) sum_{j != i} q(z_i | x_j)
 
 so the diagonal has weight 1/N and every other element (N - 1) / (N (B - 1)). The mean over all batches that hold x_i is
-q(z_i). (The paper gives one of the others, n_M, a weight of its own, (N - M) / (N M) with M = B - 1, and 1/M to the
+q(z_i). (The paper gives one of the others, n_M, the weight (N - M) / (N M) with M = B - 1, and 1/M to the
 rest. Here each weight is the mean over the choice of n_M: the same expectation with less variance.)
 
 The logarithm of an unbiased estimate is too low on average, by Jensen's inequality.

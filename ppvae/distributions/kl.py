@@ -1,8 +1,8 @@
 """Closed forms of KL(q || p), in nats.
 
-torch registers closed forms by family. Some of them do not broadcast (Bernoulli, Beta against Uniform), some are
-infinite where the divergence is finite (ContinuousBernoulli against Uniform(0, 1), and the reverse), and there is none
-for a full covariance against a diagonal one. :func:`closed_form_kl` mends this.
+torch registers closed forms by family. Some do not broadcast (Bernoulli, Beta against Uniform), some are infinite where
+the divergence is finite (ContinuousBernoulli against Uniform(0, 1), and the reverse), and there is none for a full
+covariance against a diagonal one. :func:`closed_form_kl` corrects these cases.
 """
 
 from typing import Any

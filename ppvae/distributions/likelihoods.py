@@ -1,8 +1,8 @@
 """Likelihoods p(x | z) as modules: the output of a network in, a distribution over x out.
 
 Each takes a tensor of shape ``(..., *event_shape)`` (``Categorical``: one more dimension, the grey levels) and gives a
-distribution of event shape ``event_shape``. With ``missing=True`` NaN elements of x are missing, and log p(x | z) is
-that of the observed elements alone (see :class:`~ppvae.distributions.missing.ObservedElements`).
+distribution of event shape ``event_shape``. With ``missing=True`` NaN elements of x are missing, and log p(x | z) sums
+over the observed elements (see :class:`~ppvae.distributions.missing.ObservedElements`).
 """
 
 from typing import Any
@@ -116,8 +116,8 @@ class Gaussian(ElementwiseLikelihood):
 class Categorical(ElementwiseLikelihood):
     """Independent categorical over the grey levels 0, 1/(levels-1), ..., 1 of each element.
 
-    The network gives ``(..., *event_shape, levels)`` logits. log p(x) is that of a discrete variable: minus log p(x)
-    over (number of elements * ln 2) is bits/dim.
+    The network gives ``(..., *event_shape, levels)`` logits. x is a discrete variable: - log p(x) / (number of elements
+    * ln 2) is bits/dim.
 
     Args:
         levels: number of grey levels, at least 2.
@@ -148,8 +148,7 @@ class DiscretizedLogistic(ElementwiseLikelihood):
         P(x) = sigmoid((x + 1/2 bin - mu) / s) - sigmoid((x - 1/2 bin - mu) / s),    bin = 1/(levels-1)
 
     mu is the network's output, any real number; s is learned. The first and the last bin are open, so that the levels'
-    probabilities sum to 1. log p(x) is that of a discrete variable: minus log p(x) over (number of elements * ln 2) is
-    bits/dim.
+    probabilities sum to 1. x is a discrete variable: - log p(x) / (number of elements * ln 2) is bits/dim.
 
     Args:
         levels: number of grey levels, at least 2.

@@ -15,17 +15,17 @@ from torch.distributions import constraints
 
 
 class ObservedElements(dist.TorchDistribution):
-    """Independent elements, some of them missing: ``log_prob`` is that of the elements that are not NaN.
+    """Independent elements, where NaN marks a missing one: ``log_prob`` sums over the observed elements.
 
     Draws are complete. The support accepts NaN. Missing elements are filled before anything is computed, and their
-    terms get weight 0, so that no NaN reaches a gradient and no gradient depends on the filling.
+    terms get weight 0, so that no NaN reaches a gradient and no gradient depends on the fill.
 
     Args:
         base: distribution of each element, event shape ().
         event_dim: number of rightmost batch dimensions of ``base`` that form one event.
         fill: a value of finite density under ``base``, whatever its parameters are.
 
-    Raises ValueError if ``base`` has events of its own or fewer than ``event_dim`` dimensions.
+    Raises ValueError if ``base`` has event dimensions, or fewer than ``event_dim`` batch dimensions.
 
     Example:
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppvae.engine.columns import as_column
 from ppvae.errors import ContractError
 
 Array = Tensor | np.ndarray
@@ -26,6 +27,7 @@ class Batch:
 
     Example:
 
+        >>> import torch
         >>> batch = as_batch(torch.zeros(3, 2), torch.tensor([0, -1, 1]))
         >>> len(batch), batch.label, batch.known.tolist()
         (3, None, [True, False, True])
@@ -88,7 +90,7 @@ def as_batch(
         data: a batch, a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: labels, integers of shape (B,), -1 where unknown; only beside a tensor or an array.
         given: named conditions of B rows each; only beside a tensor or an array.
-        dtype: floating type for numpy arrays; tensors keep theirs.
+        dtype: floating type for numpy arrays, torch's default if None; tensors keep theirs.
 
     Raises:
         ContractError: the data are of another kind, or shapes disagree.
@@ -100,7 +102,7 @@ def as_batch(
                 "make a Dataset(x, y, **given), or pass its x with y and the conditions"
             )
         return data if isinstance(data, Batch) else data.batch(slice(None))
-    x = as_tensor(data, "x", dtype)
+    x = as_column(data, "x", dtype)
     if x.dim() < 1 or len(x) == 0:
         raise ContractError(f"expected x of shape (B, *event_shape) with B >= 1, got {tuple(x.shape)}")
     labels = None if y is None else as_labels(y, len(x))
@@ -108,23 +110,9 @@ def as_batch(
     return Batch(x, labels, conditions, _all_known(labels))
 
 
-def as_tensor(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor as it is, or a numpy array as a tensor. Raises ContractError for anything else."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        tensor = torch.from_numpy(np.ascontiguousarray(value))
-        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-    raise ContractError(
-        f"expected {name} to be a Dataset, a tensor or a numpy array of numbers, got {kind}; "
-        "convert it, e.g. torch.as_tensor(data), or pass one split, e.g. splits.test"
-    )
-
-
 def as_labels(y: Any, rows: int) -> Tensor:
     """Labels as a long tensor of shape (rows,). Raises ContractError unless they are integers of that shape."""
-    labels = as_tensor(y, "y")
+    labels = as_column(y, "y")
     if labels.shape != (rows,):
         raise ContractError(f"expected y of shape ({rows},), one label a row of x, got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex():
@@ -137,7 +125,7 @@ def as_labels(y: Any, rows: int) -> Tensor:
 
 def _condition(value: Any, name: str, rows: int, dtype: torch.dtype | None) -> Tensor:
     try:
-        condition = as_tensor(value, name, dtype)
+        condition = as_column(value, name, dtype)
     except ContractError:
         raise ContractError(
             f"expected options of the function, or conditions of {rows} rows as tensors or arrays, got {name!r}, "

@@ -56,6 +56,8 @@ class Model(_UniquelyNamed):
 
     Example:
 
+        >>> import pyro
+        >>> import torch
         >>> from pyro import distributions as dist
         >>> class Unit(Model):
         ...     def forward(self, x, y=None):
@@ -74,6 +76,7 @@ class Guide(_UniquelyNamed):
 
     Example:
 
+        >>> import pyro
         >>> from pyro import distributions as dist
         >>> class Half(Guide):
         ...     def forward(self, x, y=None):
@@ -101,6 +104,8 @@ class AmortizedGuide(Guide):
 
     Example:
 
+        >>> import torch
+        >>> from torch import nn
         >>> from pyro import distributions as dist
         >>> class Laplace(AmortizedGuide):
         ...     def distribution(self, features):
@@ -156,6 +161,9 @@ def check_pair(model: Any, guide: Any, data: Batch | HasBatch | Array, y: Array 
 
     Example:
 
+        >>> import ppvae
+        >>> import torch
+        >>> from torch import nn
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))

@@ -22,6 +22,7 @@ class Noise:
 
     Example:
 
+        >>> import torch
         >>> noise = Noise()
         >>> with noise.recorded():
         ...     first = torch.rand(3)

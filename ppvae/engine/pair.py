@@ -54,6 +54,7 @@ def draw(
 
     Example:
 
+        >>> import torch
         >>> import ppvae
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
@@ -64,7 +65,7 @@ def draw(
     """
     pair = Pair(model, guide, apart=True)
     with isolated(model, guide):
-        particles = pair.draw(as_batch(data, y, given), num_particles, record=True)
+        particles = pair.draw(as_batch(data, y, given, dtype_of(model, guide)), num_particles, record=True)
         _ = particles.model  # run now, with the parameters and in the mode of now
     return particles
 
@@ -394,3 +395,9 @@ def first_parameter(*modules: Any) -> Tensor | None:
                 if parameter.is_floating_point():
                     return parameter
     return None
+
+
+def dtype_of(*modules: Any) -> torch.dtype | None:
+    """The floating type of some modules' parameters; None if there are none."""
+    parameter = first_parameter(*modules)
+    return None if parameter is None else parameter.dtype

@@ -121,6 +121,7 @@ class Particles:
 
     Example:
 
+        >>> import torch
         >>> import ppvae
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian

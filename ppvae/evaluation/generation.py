@@ -12,7 +12,7 @@ from torch import Tensor
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.checks import check_modules
 from ppvae.engine.evaluation import evaluation
-from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
 from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
@@ -22,6 +22,7 @@ from ppvae.evaluation.requirements import is_discrete
 from ppvae.objectives.base import require_count
 
 PAIRS = 1000  # of a draw and a datum, decoded at once
+STREAM = 1_000_003  # added to the seed: an evaluator's draws for these data, by the same seed, are independent of them
 MOST_DIMENSIONS = 4  # of a datum, among which the shape of x is looked for
 PROBES = (2, 3)  # sizes of the elements of x with which a model is run, to see whether it reads them
 PROBED_ROWS, PROBED_PARTICLES = 5, 2  # two different numbers
@@ -65,7 +66,10 @@ def sample(
     else:
         like = as_batch(template).x
         x = like.new_zeros(num_samples, *like.shape[1:])
-    with evaluation(model, None, x, y, given, seed=seed, simulate=True) as (pair, batch):
+    with (
+        evaluation(model, None, x, y, given, seed=seed, simulate=True) as (pair, batch),
+        forked_randomness(batch.x.device, seed + STREAM),
+    ):
         return pair.simulate(batch)[0].x
 
 

@@ -1,4 +1,4 @@
-"""Half precision in the matrix products of a network, and nowhere else."""
+"""Half precision in the matrix products of a network only."""
 
 from typing import Any
 

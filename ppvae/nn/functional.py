@@ -1,11 +1,11 @@
 """Functions of tensors that are slow or less exact in torch.
 
-torch's float32 ``log1p``, ``softplus`` and ``logsigmoid`` are an order of magnitude slower on many CPUs than ``exp``,
-``log`` and ``sigmoid``. The functions here use
+On a CPU torch's float32 ``log1p``, ``softplus`` and ``logsigmoid`` take 3 to 20 times as long as its ``log`` and
+``sigmoid``. The functions here use
 
     log sigmoid(l) = (l - |l|) / 2 + log sigmoid(|l|)
 
-where each factor sigmoid(|l|) lies in [1/2, 1). A product of eight of them is at least 2^-8 and keeps its digits, so a
+where each factor sigmoid(|l|) lies in [1/2, 1]. A product of eight factors is at least 2^-8 and keeps its digits, so a
 sum needs one logarithm for eight elements.
 """
 
@@ -21,8 +21,7 @@ FACTORS = 8  # elements for each logarithm
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) of each element, with gradient sigmoid(x).
 
-    The absolute error is that of one rounding in the type of x; float64 keeps the relative precision for negative x
-    as well.
+    The absolute error is one rounding in the type of x. float64 keeps the relative precision for negative x as well.
 
     Example:
 

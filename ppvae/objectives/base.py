@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.engine.batch import Array, Batch, as_batch
-from ppvae.engine.pair import Pair
+from ppvae.engine.pair import Pair, dtype_of
 from ppvae.engine.particles import Particles, add_up
 from ppvae.engine.player import Player
 from ppvae.errors import ContractError, require_count
@@ -83,7 +83,7 @@ class Objective(pyro.infer.ELBO):
                 f"expected an objective that trains the pair alone, got one with a {self.players[0].name} to train "
                 "beside it, which a stock loop does not do; use ppvae.fit"
             )
-        batch = as_batch(x, y, given)
+        batch = as_batch(x, y, given, dtype_of(model, guide))
         return self.per_datum(self.particles(Pair(model, guide), batch, step)).sum()
 
     def loss(

@@ -72,6 +72,7 @@ def critic_network(dim: int, hidden: Iterable[int] = (1000,) * 5) -> MLP:
 
     Example:
 
+        >>> import torch
         >>> critic_network(3, hidden=[8])(torch.zeros(5, 3)).shape
         torch.Size([5, 1])
     """

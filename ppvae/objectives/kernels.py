@@ -13,6 +13,7 @@ class Kernel(ABC):
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import Kernel
         >>> class Exponential(Kernel):
@@ -42,6 +43,7 @@ class RBF(Kernel):
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import RBF
         >>> RBF(1.0)(torch.tensor([0.0, 2.0]), dim=3)
@@ -74,6 +76,7 @@ class InverseMultiquadratic(Kernel):
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import InverseMultiquadratic
         >>> InverseMultiquadratic()(torch.tensor([0.0, 4.0]), dim=2)
@@ -105,6 +108,7 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import RBF, mmd
         >>> x, y = torch.zeros(2, 1), torch.full((2, 1), 100.0)
@@ -134,6 +138,7 @@ def stein_discrepancy(x: Tensor, score: Tensor, kernel: Kernel) -> Tensor:
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import RBF, stein_discrepancy
         >>> x = torch.tensor([[0.0], [1.0]])
@@ -153,6 +158,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
     Example:
 
+        >>> import ppvae
         >>> import torch
         >>> from ppvae.objectives.kernels import squared_distances
         >>> squared_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]])).tolist()

@@ -82,6 +82,7 @@ def factor_vae(
 
     Example:
 
+        >>> from torch import nn
         >>> [player.name for player in factor_vae(35.0, critic=nn.Linear(10, 1)).players]
         ['critic/z']
     """
@@ -211,6 +212,7 @@ def adversarial_autoencoder(
 
     Example:
 
+        >>> from torch import nn
         >>> [player.name for player in adversarial_autoencoder(critic=nn.Linear(10, 1)).players]
         ['critic/z']
     """

@@ -22,6 +22,7 @@ class Ramp:
 
     Example:
 
+        >>> import ppvae
         >>> from ppvae.objectives.schedules import Ramp
         >>> ramp = Ramp(1.0, 0.0, steps=4)
         >>> [ramp(step) for step in (0, 1, 4, 100)]
@@ -48,6 +49,7 @@ def warm_up(steps: int, end: float = 1.0) -> Ramp:
 
     Example:
 
+        >>> import ppvae
         >>> from ppvae.objectives.schedules import warm_up
         >>> warm_up(100)(25)
         0.25
@@ -62,6 +64,7 @@ def value_at(value: float | Schedule, step: int | None) -> float:
 
     Example:
 
+        >>> import ppvae
         >>> from ppvae.objectives.schedules import value_at, warm_up
         >>> value_at(3.0, None), value_at(warm_up(100), 25)
         (3.0, 0.25)
@@ -84,6 +87,7 @@ def require_weight(name: str, value: float | Schedule) -> None:
 
     Example:
 
+        >>> import ppvae
         >>> from ppvae.objectives.schedules import require_weight
         >>> require_weight("gamma", -1.0)
         Traceback (most recent call last):

@@ -8,9 +8,11 @@ from typing import Any
 import pyro.infer
 import torch
 
-from ppvae.engine.player import Optimizer, Player
+from ppvae.engine.player import Player
 from ppvae.objectives.base import Objective, require_count
+from ppvae.training.backends import Eager, as_backend
 from ppvae.training.batches import Batching
+from ppvae.training.optimizers import check_optimizer, kind_of
 
 SEEDS = range(-(2**63), 2**64)  # those of torch's generators
 
@@ -36,7 +38,7 @@ class Validation:
     def __post_init__(self) -> None:
         if self.evaluate is not None and not callable(self.evaluate):
             raise TypeError(
-                f"expected evaluate to be a function () -> dict of numbers, got {_kind_of(self.evaluate)}; "
+                f"expected evaluate to be a function () -> dict of numbers, got {kind_of(self.evaluate)}; "
                 "write lambda: {...}"
             )
 
@@ -61,7 +63,7 @@ class RunDir:
 
     def __init__(self, path: str | Path, resume: bool = False):
         if not isinstance(path, str | Path):
-            raise TypeError(f"expected run_dir to be a path or RunDir(path, resume=...), got {_kind_of(path)}")
+            raise TypeError(f"expected run_dir to be a path or RunDir(path, resume=...), got {kind_of(path)}")
         object.__setattr__(self, "path", Path(path))
         object.__setattr__(self, "resume", bool(resume))
 
@@ -92,11 +94,6 @@ def as_seed(seed: Any) -> int:
     return number
 
 
-def as_epochs(epochs: Any) -> int:
-    """The number of epochs as an int. Raises TypeError or ValueError for anything but whole numbers of at least 1."""
-    return require_count("epochs", epochs)
-
-
 def as_objective(objective: Any) -> pyro.infer.ELBO:
     """An objective that ``fit`` can train. Raises TypeError, with the remedy, for any other object."""
     if isinstance(objective, type):
@@ -108,7 +105,7 @@ def as_objective(objective: Any) -> pyro.infer.ELBO:
         return objective
     raise TypeError(
         "expected an objective of ppvae such as ppvae.ELBO(), or an estimator of Pyro's such as Trace_ELBO(), got "
-        f"{_kind_of(objective)}; {remedy or 'see ppvae.objectives for the list'}"
+        f"{kind_of(objective)}; {remedy or 'see ppvae.objectives for the list'}"
     )
 
 
@@ -125,29 +122,12 @@ NOT_TRAINED: dict[type, str] = {
 }
 
 
-def check_optimizer(optimizer: Any) -> Optimizer:
-    """An optimizer factory. Raises TypeError for an optimizer that exists already, and for a name or a number."""
-    lbfgs = torch.optim.LBFGS
-    if optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs or isinstance(optimizer, lbfgs):
-        raise TypeError(
-            "expected an optimizer that needs one gradient per step, got LBFGS, which evaluates the loss again; use "
-            "ppvae.adam(1e-3)"
-        )
-    wrong = isinstance(optimizer, torch.optim.Optimizer | pyro.optim.PyroOptim) or not callable(optimizer)
-    if wrong:
-        raise TypeError(
-            "expected optimizer to be a function parameters -> torch optimizer, got "
-            f"{_kind_of(optimizer)}; use ppvae.adam(1e-3), or lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
-        )
-    return optimizer
-
-
 def check_players(players: Any) -> list[Player]:
     """A list of players with different names. Raises TypeError or ValueError for anything else."""
     listed = list(players) if isinstance(players, Sequence) else []
-    strangers = [_kind_of(player) for player in listed if not isinstance(player, Player)]
+    strangers = [kind_of(player) for player in listed if not isinstance(player, Player)]
     if not listed or strangers:
-        got = strangers[0] if strangers else _kind_of(players)
+        got = strangers[0] if strangers else kind_of(players)
         raise TypeError(f"expected a list of at least one Player(name, module, loss, optimizer), got {got}")
     names = [player.name for player in listed]
     if len(set(names)) < len(names) or not all(isinstance(name, str) and name and ":" not in name for name in names):
@@ -158,11 +138,37 @@ def check_players(players: Any) -> list[Player]:
     return listed
 
 
-def _kind_of(value: Any) -> str:
-    if isinstance(value, str | int | float) or value is None:
-        return repr(value)
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    module = type(value).__module__.split(".")[0]
-    of = "" if module in ("builtins", "__main__") else f" of {module}"
-    return f"a {type(value).__name__}{of}"
+@dataclass(frozen=True)
+class Plan:
+    """What ``fit`` and ``train`` have in common."""
+
+    epochs: int
+    batching: Batching
+    run_dir: RunDir | None
+    backend: Eager
+    seed: int
+    progress: bool
+
+    @property
+    def device(self) -> torch.device:
+        """The device of training."""
+        return self.backend.device
+
+
+def plan_of(
+    epochs: int,
+    batch_size: int | Batching,
+    run_dir: str | Path | RunDir | None,
+    device: str | torch.device | Eager,
+    seed: int,
+    progress: bool,
+) -> Plan:
+    """The plan with these arguments. Raises TypeError, ValueError or DeviceError for the first that is refused.
+
+    Example:
+
+        >>> plan_of(3, 128, None, "cpu", 0, False).batching.batch_size
+        128
+    """
+    checked = require_count("epochs", epochs), as_batching(batch_size), as_run_dir(run_dir)
+    return Plan(*checked, as_backend(device), as_seed(seed), bool(progress))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppvae.engine.player import Loss, Player, Turn
 from ppvae.errors import ContractError
 from ppvae.training.device import resolve_device
-from ppvae.training.optimizers import schedule_of
+from ppvae.training.optimizers import make_optimizer, schedule_of
 
 Gradients = list[Tensor | None]
 LOSS = "loss"  # the name of a loss that is a single scalar
@@ -133,7 +133,7 @@ def _descent(player: Player) -> Descent:
             f"expected player {player.name!r} to have a parameter to train, got none; give its module a parameter with "
             "requires_grad (with train_model=False the guide needs one)"
         )
-    optimizer = player.optimizer(list(parameters.values()))
+    optimizer = make_optimizer(player.optimizer, parameters.values())
     if schedule_of(player.optimizer) is None:
         return Descent(player, parameters, optimizer, [])
     if not all("lr" in group for group in optimizer.param_groups):

@@ -20,7 +20,7 @@ from ppvae.training.optimizers import schedule_of
 
 ROWS = 10_000  # digested of images that are made or read when they are indexed, at most
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
-_PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning"}
+_PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning", "jit_options", "retain_graph"}
 _DEPTH = 8
 
 
@@ -34,8 +34,8 @@ def describe(value: Any, depth: int = 0) -> Any:
     Example:
 
         >>> import ppvae
-        >>> describe(ppvae.IWAE(np.int64(5)))
-        {'class': 'IWAE', 'num_particles': 5, 'vectorize_particles': False}
+        >>> describe([np.int64(5), ppvae.warm_up(10)])
+        [5, {'class': 'Ramp', 'start': 0.0, 'end': 1.0, 'steps': 10}]
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

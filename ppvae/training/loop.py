@@ -1,8 +1,9 @@
 """Training: ``fit`` for a pair, ``train`` for any players. Both run the same loop."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,13 @@ from ppvae.engine.isolation import denormals_flushed, evaluating, forked_randomn
 from ppvae.engine.player import Optimizer, Player
 from ppvae.evaluation.loss import dataset_for
 from ppvae.training.anew import begin_anew
-from ppvae.training.arguments import (
-    RunDir,
-    Validation,
-    as_batching,
-    as_epochs,
-    as_objective,
-    as_run_dir,
-    as_seed,
-    as_validation,
-    check_optimizer,
-    check_players,
-)
-from ppvae.training.backends import Eager, as_backend
+from ppvae.training.arguments import Plan, RunDir, Validation, as_objective, as_validation, check_players, plan_of
+from ppvae.training.backends import Eager
 from ppvae.training.batches import Batches, Batching
 from ppvae.training.checks import check_data, check_num_data
 from ppvae.training.describe import describe, describe_data, describe_players, digest_of_module
 from ppvae.training.device import environment
-from ppvae.training.optimizers import adam
+from ppvae.training.optimizers import adam, check_optimizer
 from ppvae.training.players import players_of
 from ppvae.training.progress import ProgressReport
 from ppvae.training.run import Evaluate, Run
@@ -60,22 +50,6 @@ class FitResult:
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
     run_dir: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What fit and train have in common, checked."""
-
-    epochs: int
-    batching: Batching
-    run_dir: RunDir | None
-    backend: Eager
-    seed: int
-    progress: bool
-
-    @property
-    def device(self) -> torch.device:
-        return self.backend.device
 
 
 def fit(
@@ -139,7 +113,7 @@ def fit(
         >>> list(result.metrics[0])
         ['epoch', 'step', 'seconds', 'loss', 'distortion', 'rate/z']
     """
-    plan = _plan(epochs, batch_size, run_dir, device, seed, progress)
+    plan = plan_of(epochs, batch_size, run_dir, device, seed, progress)
     objective, validation = as_objective(objective), as_validation(validation)
     check_modules(model, guide)
     players = players_of(model, guide, objective, adam() if optimizer is None else check_optimizer(optimizer))
@@ -152,13 +126,7 @@ def fit(
     batches = Batches(data, plan.batching, plan.seed)
     end, rows = plan.epochs * len(batches), batches.batch_size
     evaluate = PairEvaluation(objective, model, guide, extra, validation, plan.seed, end, rows)
-    settings = {
-        "model": type(model).__name__,
-        "guide": type(guide).__name__,
-        "objective": describe(objective),
-        "frozen_model": None if train_model else digest_of_module(model),
-        "validation": None if extra is None else describe_data(extra),
-    }
+    settings = partial(_settings, model, guide, objective, train_model, extra)
     with _training(players, plan), pyro.validation_enabled(False), nullcontext() if train_model else _held(model):
         return _run(players, batches, plan, evaluate, settings, anew=players[1:])
 
@@ -208,26 +176,13 @@ def train(
         >>> result.metrics[-1]["line"] < 0.01
         True
     """
-    plan = _plan(epochs, batch_size, run_dir, device, seed, progress)
+    plan = plan_of(epochs, batch_size, run_dir, device, seed, progress)
     evaluate = as_validation(Validation(evaluate=evaluate)).evaluate or dict
     players = check_players(players)
     data = as_dataset(data).to(plan.device)
     _move(players, plan.device)
     with _training(players, plan):
-        return _run(players, Batches(data, plan.batching, plan.seed), plan, evaluate, {})
-
-
-def _plan(
-    epochs: int,
-    batch_size: int | Batching,
-    run_dir: str | Path | RunDir | None,
-    device: str | torch.device | Eager,
-    seed: int,
-    progress: bool,
-) -> _Plan:
-    return _Plan(
-        as_epochs(epochs), as_batching(batch_size), as_run_dir(run_dir), as_backend(device), as_seed(seed), progress
-    )
+        return _run(players, Batches(data, plan.batching, plan.seed), plan, evaluate)
 
 
 def _move(players: Sequence[Player], device: torch.device) -> None:
@@ -236,7 +191,7 @@ def _move(players: Sequence[Player], device: torch.device) -> None:
 
 
 @contextmanager
-def _training(players: Sequence[Player], plan: _Plan) -> Iterator[None]:
+def _training(players: Sequence[Player], plan: Plan) -> Iterator[None]:
     """Everything that training needs and that is put back after it. One thread at a time."""
     modules = [player.module for player in players]
     with (
@@ -261,15 +216,15 @@ def _held(model: nn.Module) -> Iterator[None]:
 def _run(
     players: Sequence[Player],
     batches: Batches,
-    plan: _Plan,
+    plan: Plan,
     evaluate: Evaluate,
-    settings: Mapping[str, Any],
+    settings: Callable[[], dict[str, Any]] = dict,
     anew: Sequence[Player] = (),
 ) -> FitResult:
-    """The loop. ``anew`` are the players that begin anew unless the run is resumed."""
+    """The loop. ``settings`` are compared on resume; the players in ``anew`` begin anew unless the run is resumed."""
     with locked(None if plan.run_dir is None else plan.run_dir.path):
         plan.backend.prepare(players)
-        described = {} if plan.run_dir is None else {**settings, **_describe(batches, plan)}
+        described = {} if plan.run_dir is None else {**settings(), **_describe(batches, plan)}
         folder = RunFolder(plan.run_dir, described, environment(plan.device))
         begin_anew(anew, folder.resumed)
         run = Run(players, batches, plan.backend, folder)
@@ -281,7 +236,20 @@ def _run(
     return FitResult(run.position.metrics, folder.path)
 
 
-def _describe(batches: Batches, plan: _Plan) -> dict[str, Any]:
+def _settings(
+    model: nn.Module, guide: nn.Module, objective: pyro.infer.ELBO, train_model: bool, validation: Dataset | None
+) -> dict[str, Any]:
+    """The settings of a pair; layers without parameters are left to the caller."""
+    return {
+        "model": type(model).__name__,
+        "guide": type(guide).__name__,
+        "objective": describe(objective),
+        "frozen_model": None if train_model else digest_of_module(model),
+        "validation": None if validation is None else describe_data(validation),
+    }
+
+
+def _describe(batches: Batches, plan: Plan) -> dict[str, Any]:
     return {
         **describe_data(batches.data),
         "batch_size": batches.batch_size,
@@ -292,7 +260,7 @@ def _describe(batches: Batches, plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _in_evaluation_mode(evaluate: Evaluate, players: Sequence[Player], plan: _Plan) -> Evaluate:
+def _in_evaluation_mode(evaluate: Evaluate, players: Sequence[Player], plan: Plan) -> Evaluate:
     def evaluated() -> Mapping[str, float]:
         modules = [player.module for player in players]
         with torch.no_grad(), evaluating(*modules), forked_randomness(plan.device, plan.seed):

@@ -1,5 +1,6 @@
 """The state of optimizers in a checkpoint: moments by the name of their parameter, and the options of the groups."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def _kinds(groups: list[Options]) -> list[Options]:
 def _kind(value: Any) -> Any:
     if isinstance(value, list):
         return list(map(_kind, value))
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return ("number" if math.isfinite(value) else repr(value)) if number else type(value).__name__
 
 
 def _like(template: Any, value: Any) -> Any:

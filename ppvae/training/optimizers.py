@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import nn
 
 from ppvae.engine.player import Optimizer
@@ -58,3 +59,45 @@ def _adam(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.Ada
 def schedule_of(optimizer: Optimizer) -> Callable[[int], float] | None:
     """The schedule of an optimizer factory; None if it has none."""
     return getattr(optimizer, "schedule", None)
+
+
+def make_optimizer(factory: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a factory makes. Raises TypeError if it makes something else, or LBFGS."""
+    optimizer = factory(list(parameters))
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"expected the optimizer's function to return a torch optimizer, got {kind_of(optimizer)}")
+    check_optimizer(type(optimizer))
+    return optimizer
+
+
+def check_optimizer(optimizer: Any) -> Optimizer:
+    """An optimizer factory. Raises TypeError for an optimizer that exists already, and for a name or a number."""
+    lbfgs = torch.optim.LBFGS
+    if optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs or isinstance(optimizer, lbfgs):
+        raise TypeError(
+            "expected an optimizer that needs one gradient per step, got LBFGS, which evaluates the loss again; use "
+            "ppvae.adam(1e-3)"
+        )
+    if isinstance(optimizer, torch.optim.Optimizer | PyroOptim) or not callable(optimizer):
+        raise TypeError(
+            f"expected optimizer to be a function parameters -> torch optimizer, got {kind_of(optimizer)}; use "
+            "ppvae.adam(1e-3), or lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
+        )
+    return optimizer
+
+
+def kind_of(value: Any) -> str:
+    """A value as messages name it: a number or a string itself, else its type.
+
+    Example:
+
+        >>> kind_of("adam"), kind_of(nn.Linear(1, 1))
+        ("'adam'", 'Linear of torch')
+    """
+    if isinstance(value, str | int | float) or value is None:
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    module = type(value).__module__.split(".")[0]
+    of = "" if module in ("builtins", "__main__") else f" of {module}"
+    return f"{type(value).__name__}{of}"

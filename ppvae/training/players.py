@@ -29,7 +29,7 @@ def players_of(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimize
         >>> from ppvae.models import LinearGaussian
         >>> pair = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
         >>> [player.name for player in players_of(*pair, ppvae.geco(3.0), ppvae.adam())]
-        ['pair', 'multiplier/distortion']
+        ['pair', 'constraint/distortion']
     """
     return [pair_player(model, guide, objective, optimizer), *own_players(objective)]
 

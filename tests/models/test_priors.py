@@ -8,6 +8,7 @@ from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from ppvae.models import AutoregressiveFlow, GaussianVAE, MixtureOfGaussians, VampPrior
 
 import ppvae
+from ppvae.evaluation.likelihood.annealing import Annealing
 from ppvae.nn import MLP
 
 
@@ -37,7 +38,8 @@ def test_vamp_prior_trains_pseudo_inputs_and_guide_and_shares_no_parameter():
 
 def test_annealing_starts_from_a_vamp_prior():
     model, _, x = vamp_pair()
-    assert torch.isfinite(ppvae.ais(model, x, temperatures=5, chains=2, leapfrog_steps=2).value).all()
+    annealing = Annealing(temperatures=5, chains=2, leapfrog_steps=2)
+    assert torch.isfinite(ppvae.ais(model, x, annealing=annealing).value).all()
 
 
 def test_vamp_prior_holds_its_guide_as_a_partner():

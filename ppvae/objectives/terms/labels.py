@@ -1,11 +1,13 @@
-"""Terms that train a classifier q(y | x) inside a guide."""
+"""Terms that train a classifier q(y | x) inside a guide, and the weight of labelled rows."""
+
+import math
 
 import torch
 from torch import Tensor
 
 from ppvae.engine.particles import Particles, Site
 from ppvae.errors import ContractError
-from ppvae.objectives.base import Penalty
+from ppvae.objectives.base import Parts, Penalty, Regulariser
 
 
 class ClassifierLoss(Penalty):
@@ -18,11 +20,8 @@ class ClassifierLoss(Penalty):
 
     A bound of a labelled datum does not involve q(y | x), so that labels train the classifier by this term alone.
 
-    *The paper's weights.* Kingma et al. minimise, over N data with n labels, the sum of - bound over all data plus
-    0.1 N times the mean of - log q(y | x) over the labels. ``fit`` minimises the mean over the rows of a step, U of
-    them unlabelled and L labelled, where each row counts once: over an epoch an unlabelled row is read once and a
-    labelled row L (N - n) / (U n) times. The ratio of labelled to unlabelled bounds is the paper's if that number is 1;
-    :meth:`paper` gives the alpha of the paper's classifier weight for any U and L.
+    In a step of ``fit`` every row counts once, labelled or not, so that labelled rows weigh more than in the paper:
+    :class:`LabelledWeight` has the paper's weights.
 
     Part: "classifier/y".
 
@@ -47,23 +46,6 @@ class ClassifierLoss(Penalty):
             raise ValueError(f"expected alpha of at least 0, got {alpha}")
         self.alpha, self.site = float(alpha), site
 
-    @classmethod
-    def paper(
-        cls, num_data: int, num_labels: int, unlabelled_per_step: int, labelled_per_step: int
-    ) -> "ClassifierLoss":
-        """The paper's classifier weight: 0.1 N log q(y | x), averaged over labels, against sum_unlabelled U(x).
-
-        In a step the unlabelled rows stand for N - n data, so that the classifier's total weight of 0.1 N becomes
-        0.1 N U / (N - n), shared by L labelled rows: alpha = 0.1 N U / ((N - n) L).
-
-        Example:
-
-            >>> round(ClassifierLoss.paper(1000, 20, unlabelled_per_step=98, labelled_per_step=20).alpha, 3)
-            0.5
-        """
-        share = unlabelled_per_step / (num_data - num_labels)
-        return cls(0.1 * num_data * share / labelled_per_step)
-
     def penalty(self, particles: Particles) -> Tensor:
         """alpha times the cross-entropy of the labelled rows, (B,)."""
         batch = particles.batch
@@ -75,6 +57,46 @@ class ClassifierLoss(Penalty):
             q = particles.source.classify(self.site, noise=True)
         log_q = q.log_prob(batch.y.clamp(min=0)).reshape(-1, particles.batch_size).mean(0)
         return -self.alpha * torch.where(batch.y >= 0, log_q, 0.0)
+
+
+class LabelledWeight(Regulariser):
+    """Multiplies every part of labelled rows by a weight; it comes last in a sum of terms.
+
+    ``fit`` minimises the mean over the rows of a step, U of them unlabelled and L labelled. Over an epoch an unlabelled
+    row is read once and a labelled row L (N - n) / (U n) times, for N data with n labels. Kingma et al. minimise the
+    sum over all data, each counted once, and 0.1 N times the mean of - log q(y | x) over the labels. That is
+
+        ELBO() + ClassifierLoss(0.1 * N / n) + LabelledWeight(U * n / (L * (N - n)))
+
+    Args:
+        weight: at least 0.
+
+    Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Models", equations 8 and 9.
+
+    Example:
+
+        >>> import ppvae
+        >>> N, n, U, L = 1000, 20, 98, 20
+        >>> weight = ppvae.LabelledWeight(U * n / (L * (N - n)))
+        >>> objective = ppvae.ELBO() + ppvae.ClassifierLoss(0.1 * N / n) + weight
+        >>> weight.weight
+        0.1
+    """
+
+    reparameterised = over_batch = False
+
+    def __init__(self, weight: float):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"expected weight of at least 0, got {weight}")
+        self.weight = float(weight)
+
+    def apply(self, parts: Parts, particles: Particles) -> Parts:
+        """The parts, those of labelled rows times the weight."""
+        known = particles.batch.known
+        if known is None:
+            return parts
+        scale = self.weight if particles.batch.all_known else torch.where(known, self.weight, 1.0)
+        return {name: part * scale for name, part in parts.items()}
 
 
 class Consistency(Penalty):

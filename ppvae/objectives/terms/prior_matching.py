@@ -107,6 +107,7 @@ class AdversarialDivergence(Penalty):
 
     Example:
 
+        >>> from torch import nn
         >>> import ppvae
         >>> term = ppvae.AdversarialDivergence(1.0, latent_dim=2, critic=nn.Linear(2, 1))
         >>> [player.name for player in (ppvae.Reconstruction() + term).players]

@@ -110,6 +110,7 @@ def train_critic(
 
     Example:
 
+        >>> import torch
         >>> z = torch.randn(100, 2)
         >>> train_critic(z, network=MLP(2, [8], 1), num_steps=2).log_ratio(z).shape
         torch.Size([100])

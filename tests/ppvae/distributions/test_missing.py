@@ -1,9 +1,12 @@
 """Observed elements of events with NaN."""
 
+import pyro
 import pytest
 import torch
 from pyro import distributions as dist
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppvae.distributions.likelihoods import Bernoulli
 from ppvae.distributions.missing import ObservedElements
 
 NAN = torch.nan
@@ -77,3 +80,19 @@ def test_expand_keeps_the_event():
 def test_a_base_without_single_elements_is_refused(wrong):
     with pytest.raises(ValueError, match=r"single elements with at least 1 batch dimensions.*leave \.to_event"):
         ObservedElements(wrong, 1)
+
+
+def test_log_prob_runs_on_the_meta_device_and_can_be_captured():
+    def loss_and_gradient(logits: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = Bernoulli(missing=True)(logits, 2).log_prob(x).sum()
+        return loss, torch.autograd.grad(loss, logits)[0]
+
+    def arguments(device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(4, 3, 2).to(device).requires_grad_(), incomplete().float().to(device)
+
+    with pyro.validation_enabled(False):  # as in a training step
+        assert loss_and_gradient(*arguments("meta"))[1].shape == (4, 3, 2)
+        graph = make_fx(loss_and_gradient)(*arguments())
+        logits, x = arguments()
+        x = x.roll(1, 0).sigmoid()
+        torch.testing.assert_close(graph(logits, x), loss_and_gradient(logits, x))

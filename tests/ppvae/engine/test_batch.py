@@ -88,7 +88,7 @@ def test_as_batch_takes_numpy_arrays():
     made = as_batch(np.zeros((3, 2)), np.array([0, 1, 2]), {"c": np.ones((3, 1), dtype=np.float32)}, torch.float32)
     assert made.x.dtype == made.given["c"].dtype == torch.float32
     assert made.y.dtype == torch.long
-    assert as_batch(np.zeros((3, 2))).x.dtype == torch.float64
+    assert as_batch(np.zeros((3, 2))).x.dtype == torch.float32  # torch's default, as in a Dataset
     assert as_batch(np.zeros((3, 2), dtype=np.uint8), dtype=torch.float32).x.dtype == torch.uint8
     reversed_rows = np.arange(6.0).reshape(3, 2)[::-1]
     assert as_batch(reversed_rows).x[0].tolist() == [4.0, 5.0]
@@ -119,15 +119,15 @@ def test_as_batch_refuses_labels_and_conditions_next_to_data_that_have_their_own
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: as_batch([[0.0, 1.0]]), "expected x to be a Dataset, a tensor or a numpy array.*got a list; convert"),
-        (lambda: as_batch({"x": 1}), "got a dict"),
+        (lambda: as_batch([[0.0, 1.0]]), "expected x to be a tensor or a numpy array, got list; convert"),
+        (lambda: as_batch({"x": 1}), "got dict"),
         (lambda: as_batch(np.array(["a", "b"])), "got an array of <U1"),
-        (lambda: as_batch(np.array([object()])), "got an array of object"),
+        (lambda: as_batch(np.array([object()])), "hold real numbers, got an array of object"),
         (lambda: as_batch(torch.zeros(())), r"shape \(B, \*event_shape\) with B >= 1, got \(\)"),
         (lambda: as_batch(torch.zeros(0, 3)), r"B >= 1, got \(0, 3\)"),
         (lambda: batch(torch.zeros(3, dtype=torch.long)), r"y of shape \(4,\), one label a row of x, got \(3,\)"),
         (lambda: batch(torch.zeros(4, 1, dtype=torch.long)), r"got \(4, 1\)"),
-        (lambda: batch([0, 1, 2, 0]), "expected y to be a Dataset, a tensor or a numpy array of numbers, got a list"),
+        (lambda: batch([0, 1, 2, 0]), "expected y to be a tensor or a numpy array, got list"),
         (lambda: as_batch(torch.zeros(4), given={"c": torch.zeros(3)}), r"condition 'c' to have 4 rows.*shape \(3,\)"),
         (lambda: as_batch(torch.zeros(4), given={"c": torch.tensor(1.0)}), r"'c' to have 4 rows.*got shape \(\)"),
         (
@@ -152,5 +152,5 @@ def test_as_labels_says_that_a_real_valued_y_is_a_condition(y):
 
 
 def test_as_labels_refuses_complex_numbers():
-    with pytest.raises(ppvae.ContractError, match=r"class indices.*complex64"):
+    with pytest.raises(ppvae.ContractError, match=r"real numbers, got .*complex64"):
         as_labels(torch.zeros(4, dtype=torch.complex64), 4)

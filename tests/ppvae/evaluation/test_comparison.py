@@ -8,6 +8,7 @@ import torch
 from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 
 import ppvae
+from ppvae.evaluation import Annealing, Ascent
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
@@ -19,7 +20,7 @@ def three_guides():
     return model, guides, x
 
 
-def test_order_and_paired_differences_are_those_of_the_closed_forms():
+def test_compare_gives_the_order_and_the_paired_differences_of_the_closed_forms():
     model, guides, x = three_guides()
     result = ppvae.compare(model, guides, x, num_particles=5000)
     assert result.best(1) == "exact"
@@ -35,34 +36,38 @@ def test_order_and_paired_differences_are_those_of_the_closed_forms():
     assert result.difference("wider", "wide", 1)[0] < 0
 
 
-def test_the_table_has_every_pair_and_survives_json(tmp_path, capsys):
+def test_comparison_prints_plots_and_saves_every_pair(tmp_path, capsys):
     model, guides, x = three_guides()
-    result = ppvae.compare(model, guides, x, num_particles=500, ais_settings={"temperatures": 20, "chains": 4})
+    result = ppvae.compare(model, guides, x, num_particles=500, annealing=Annealing(temperatures=20, chains=4))
     result.save(tmp_path / "comparison.json")
     records = json.loads((tmp_path / "comparison.json").read_text())
     assert list(records) == list(guides)
     assert records["exact"]["elbo_from_best"] == 0
     assert records["wide"]["ais"] == records["wider"]["ais"]  # one model: annealed once
     assert records["wide"]["approximation_gap"] is None
+    marginal = result.rows["wide"].marginal
+    assert records["wide"]["khat_bad"] == marginal.khat_bad
+    assert records["wide"]["log_p_simulation_error"] == marginal.simulation_error
+    assert records["wide"]["log_p_sampling_error"] == marginal.sampling_error
     result.print()
     printed = capsys.readouterr().out
     assert "wider" in printed
     assert "AIS" in printed
+    assert "k-hat bad" in printed
     assert "gap" not in printed
     assert printed.count("± ") == 6
     result.plot().savefig(tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 5000
 
 
-def test_gaps_where_they_are_asked_for():
+def test_compare_measures_gaps_of_one_model_from_one_log_p():
     torch.manual_seed(0)
     model, x = linear_gaussian()
     guides = {
         "mean field": MeanFieldGaussian(MLP(5, [], 4)).double(),
         "full rank": FullRankGaussian(MLP(5, [], 5), 2).double(),
     }
-    settings = {"learning_rate": 0.05, "max_windows": 2, "num_particles": 200}
-    result = ppvae.compare(model, guides, x, num_particles=200, gap_settings=settings)
+    result = ppvae.compare(model, guides, x, num_particles=200, ascent=Ascent(0.05, max_windows=2))
     assert all(record["amortization_gap"] > 1 for record in result.records().values())
     first, second = (row.gaps for row in result.rows.values())
     torch.testing.assert_close(first.log_p.value, second.log_p.value)  # one model, one log p(x)
@@ -70,13 +75,13 @@ def test_gaps_where_they_are_asked_for():
     assert (off.abs() < 5 * first.log_p.standard_error + 1e-9).all()
 
 
-def test_guides_whose_answers_cannot_be_improved_are_refused_before_anything_runs():
+def test_compare_refuses_gaps_of_guides_that_are_not_amortized():
     model, guides, x = three_guides()
     with pytest.raises(ppvae.ContractError, match=r"pair 'exact'.*AmortizedGuide"):
-        ppvae.compare(model, guides, x, gap_settings={})
+        ppvae.compare(model, guides, x, ascent=Ascent())
 
 
-def test_mismatched_latents_are_refused_by_name_before_anything_runs():
+def test_compare_refuses_a_guide_of_other_latents_by_name():
     model, _, x = three_guides()
     _, stranger, _ = PAIRS["user"].make()
     with pytest.raises(ppvae.ContractError, match="pair 'stranger'"):
@@ -87,14 +92,14 @@ def test_mismatched_latents_are_refused_by_name_before_anything_runs():
         ppvae.compare(model, {"exact": Exact(model)}, x[:1])
 
 
-def test_pairs_with_models_of_their_own():
+def test_compare_pairs_with_different_models():
     first, second = PAIRS["gaussian_vae"].make(0), PAIRS["gaussian_vae"].make(1)
     result = ppvae.compare_pairs({"a": first[:2], "b": second[:2]}, first[2], num_particles=50)
     delta = result.rows["a"].marginal.value - result.rows["b"].marginal.value
     assert result.difference("a", "b") == pytest.approx((delta.mean().item(), (delta.std() / 6**0.5).item()))
 
 
-def test_arviz_reads_the_posterior():
+def test_to_arviz_holds_draws_of_the_posterior():
     model, guides, x = three_guides()
     data = ppvae.compare(model, guides, x, num_particles=100).to_arviz("wider", draws=4000)
     z = data["posterior"]["z"]
@@ -108,3 +113,13 @@ def test_arviz_reads_the_posterior():
     assert abs(float(data["prior"]["z"].values.std()) - 1) < 0.05
     assert data["observed_data"]["x"].shape == (4, 5)
     assert len(arviz.summary(data, var_names=["z"])) == 8
+
+
+def test_compare_draws_dynamically_binarized_data_once_for_all_pairs():
+    first, second = PAIRS["gaussian_vae"].make(0), PAIRS["gaussian_vae"].make(1)
+    data = ppvae.Dataset(torch.rand(6, 8, 8).double(), binarization="dynamic")
+    found = ppvae.compare_pairs({"a": first[:2], "b": second[:2]}, data, num_particles=5, seed=3)
+    assert set(found.batch.x.unique().tolist()) == {0.0, 1.0}
+    for name, pair in found.pairs.items():
+        alone = ppvae.log_marginal(*pair, found.batch, num_particles=5, seed=3)
+        assert torch.equal(found.rows[name].marginal.value, alone.value)

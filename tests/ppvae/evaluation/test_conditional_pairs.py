@@ -48,7 +48,7 @@ def test_log_marginal_of_the_exact_guide_is_the_evidence_however_the_data_are_gi
 def test_ais_is_within_three_standard_errors_and_exact_from_the_exact_guide(name):
     pair = case(name)
     evidence = pair.log_evidence(pair.batch.x)
-    found = ppvae.ais(pair.model, pair.batch, annealing=Annealing(temperatures=100, chains=60))
+    found = ppvae.ais(pair.model, pair.batch, annealing=Annealing(temperatures=50, chains=40, leapfrog_steps=5))
     assert ((found.value - evidence).abs() < 3 * found.standard_error).all()
     assert found.standard_error.max() < 0.3
     exact = ppvae.ais(pair.model, pair.batch, guide=pair.exact, annealing=Annealing(temperatures=3, chains=2))
@@ -99,7 +99,7 @@ def test_gaps_of_the_exact_guide_are_zero(name):
 @pytest.mark.parametrize("name", ONE_LATENT)
 def test_gaps_of_a_wide_guide_are_of_amortization(name):
     pair = case(name)
-    found = ppvae.gaps(pair.model, pair.wide, pair.batch, num_particles=4000, ascent=Ascent(0.01, max_windows=5))
+    found = ppvae.gaps(pair.model, pair.wide, pair.batch, num_particles=4000, ascent=Ascent(0.02, max_windows=2))
     kl = 2 * (0.5 * (1.3**2 - 1) - math.log(1.3))  # KL(wide || exact), the same for every datum
     assert ((found.amortization.value - kl).abs() < 4 * found.amortization.standard_error + 0.01).all()
     assert (found.approximation.value.abs() < 4 * found.approximation.standard_error + 0.01).all()
@@ -127,7 +127,7 @@ def test_latent_statistics_are_the_closed_forms(name):
 def test_latent_statistics_has_an_aggregate_kl_only_where_the_prior_is_the_same_for_all_data():
     one_prior, many = case("class").of_size(300), case("angle").of_size(300)
     x = ppvae.upper_bound(one_prior.model, one_prior.exact, one_prior.batch, num_particles=2).x
-    found = ppvae.latent_statistics(one_prior.model, one_prior.exact, one_prior.batch.with_x(x))
+    found = ppvae.latent_statistics(one_prior.model, one_prior.exact, one_prior.batch.with_x(x), seed=1)
     assert abs(found.aggregate_kl) < 0.1  # the exact posterior under data of the model: q(z) is the prior
     assert math.isnan(ppvae.latent_statistics(many.model, many.exact, many.batch).aggregate_kl)
     constant = {"angle": torch.ones(300, 3).double()}
@@ -148,19 +148,13 @@ def test_latent_statistics_of_two_latents_make_up_the_evidence():
 @pytest.mark.parametrize("name", CASES)
 def test_compare_gives_the_difference_of_the_closed_forms(name):
     pair = case(name)
-    found = ppvae.compare(
-        pair.model, {"exact": pair.exact, "wide": pair.wide}, pair.batch.x, pair.batch.y,
-        num_particles=20_000, **pair.batch.given,
-    )  # fmt: skip
+    guides, batch = {"exact": pair.exact, "wide": pair.wide}, pair.batch
+    found = ppvae.compare(pair.model, guides, batch.x, batch.y, num_particles=20_000, **batch.given)
     elements = 2 if name in ONE_LATENT else 4
-    kl = elements * (0.5 * (1.3**2 - 1) - math.log(1.3))
-    if name == "two_latents":  # z2 follows a wider z1: E KL of z2 has the variance of the mean on top
-        kl = found.difference("exact", "wide", 1)[0]
-        assert kl > 0.3
+    kl = elements * (0.5 * (1.3**2 - 1) - math.log(1.3))  # the mean of z2 is the exact one given any z1
     assert found.difference("exact", "wide", 1)[0] == pytest.approx(kl, abs=0.02)
     assert found.records()["exact"]["log_p"] == pytest.approx(pair.log_evidence(pair.batch.x).mean().item())
-    assert len(found.to_arviz("exact", draws=10)["posterior"].data_vars) == len(found.pairs["exact"][1](
-        pair.batch.x, pair.batch.y, **pair.batch.given) or {}) or True
+    assert found.to_arviz("exact", draws=10)["log_likelihood"]["x"].shape == (1, 10, 6)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,4 +1,4 @@
-"""Codes moved one element at a time."""
+"""Traversals: codes moved one element at a time."""
 
 import pyro
 import pytest
@@ -19,7 +19,7 @@ def pair():
     return GaussianVAE(MLP(3, [8], (4, 4)), 3).double(), MeanFieldGaussian(MLP((4, 4), [8], 6)).double()
 
 
-def test_each_image_is_the_decoders_at_the_moved_code():
+def test_traversals_decode_the_code_with_one_element_moved():
     model, guide = pair()
     x = torch.rand(1, 4, 4).round().double()
     values = (-1.0, 0.5)
@@ -33,7 +33,7 @@ def test_each_image_is_the_decoders_at_the_moved_code():
             torch.testing.assert_close(images[d, v], model.decode(z, 2).mean)
 
 
-def test_a_latent_beside_others_is_moved_while_they_stay():
+def test_traversals_move_one_latent_and_hold_the_others():
     model, guide, x = PAIRS["user"].make()
     images = ppvae.traversals(model, guide, x[:1], site="shape", values=(0.3, 0.3, 1.0))
     assert images.shape == (2, 3, 5)
@@ -61,20 +61,20 @@ class Beside(PyroModule):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_code_is_given_the_draws_that_stay(seed):
+def test_traversals_start_from_the_mean_given_the_draws_of_other_latents(seed):
     images = ppvae.traversals(Difference(), Beside(), torch.zeros(1, 2), site="b", values=(30.0,), seed=seed)
     assert images[0, 0, 1] == images[1, 0, 0] == 0  # the element that is not moved: a - E[b | a]
     assert (images[0, 0, 0] < -5) & (images[1, 0, 1] < -5)
 
 
-def test_more_than_one_datum_is_refused():
+def test_traversals_refuse_more_than_one_datum():
     model, guide = pair()
     with pytest.raises(ppvae.ContractError, match="expected one datum"):
         ppvae.traversals(model, guide, torch.zeros(2, 4, 4).double())
 
 
-def test_a_mean_without_a_formula_is_that_of_draws_by_the_seed():
-    """A flow that only turns the elements about, twice: the same q, whose mean it does not know."""
+def test_traversals_take_a_mean_without_formula_from_draws_by_the_seed():
+    """A flow that reverses the elements twice: the same q, without a formula for its mean."""
     model, guide = pair()
     flow = FlowGuide(guide.encoder, [Reversed(), Reversed()], 3).double()
     x = torch.rand(1, 4, 4).round().double()
@@ -89,19 +89,33 @@ def test_a_mean_without_a_formula_is_that_of_draws_by_the_seed():
     assert ((one[0, 0] - spread.mean(0)).abs() < 6 * spread.std(0)).all()
 
 
-def test_a_discrete_latent_is_refused_by_its_name():
+def test_traversals_refuse_a_discrete_latent_by_name():
     model, guide, x = PAIRS["label"].make()
-    with pytest.raises(ppvae.ContractError, match="a continuous site, got 'y', a Categorical"):
+    with pytest.raises(ppvae.ContractError, match="expected a continuous latent at site 'y', got a Categorical"):
         ppvae.traversals(model, guide, x[:1], site="y")
 
 
-def test_discrete_sites_are_refused():
+def test_traversals_refuse_a_pair_with_discrete_sites():
     model, guide, x = PAIRS["label"].make()
     with pytest.raises(ppvae.ContractError, match="without discrete sites"):
         ppvae.traversals(model, guide, x[:1])
 
 
 @pytest.mark.parametrize("values", [(), (0.0, float("nan")), (float("inf"),)])
-def test_values_that_no_element_can_be_moved_to_are_refused(values):
+def test_traversals_refuse_values_that_are_not_finite(values):
     with pytest.raises(ValueError, match="expected finite values to move an element to, at least one"):
         ppvae.traversals(*pair(), torch.zeros(1, 4, 4).double(), values=values)
+
+
+def test_traversals_draw_x_where_it_has_no_mean():
+    model, guide, x = (
+        LinearGaussian(torch.eye(2), torch.zeros(2), 0.01),
+        MeanFieldGaussian(MLP(2, [], 4)),
+        torch.zeros(1, 2),
+    )
+    exact = ppvae.traversals(model, guide, x, values=(5.0,))
+    WithoutMean.of(model)
+    drawn, again = (ppvae.traversals(model, guide, x, values=(5.0,), seed=3) for _ in range(2))
+    assert torch.equal(drawn, again)
+    assert not torch.equal(drawn, exact)
+    assert (drawn - exact).abs().max() < 0.06

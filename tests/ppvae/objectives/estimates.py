@@ -2,6 +2,7 @@
 
 import pyro
 import torch
+from ppvae.models import LinearGaussian
 from pyro import distributions as dist
 from torch import nn
 
@@ -21,6 +22,7 @@ def gradient(objective, model, guide, x, y=None, of=None, seed=0):
 
 
 def gradients(objective, model, guide, x, y=None, of=None, repeats=150):
+    """:func:`gradient` of many seeds, one a row."""
     return torch.stack([gradient(objective, model, guide, x, y, of, seed) for seed in range(repeats)])
 
 
@@ -30,8 +32,9 @@ def assert_same_mean(a, b, deviations=5.0):
     assert ((a.mean(0) - b.mean(0)).abs() <= deviations * error + 1e-12).all()
 
 
-def loss(objective, model, guide, x, y=None):
-    torch.manual_seed(0)
+def loss(objective, model, guide, x, y=None, seed=0):
+    """The loss of each datum."""
+    torch.manual_seed(seed)
     return objective.per_datum(ppvae.draw(model, guide, x, y, objective.num_particles))
 
 
@@ -56,7 +59,17 @@ def rows(repeats=4000):
     return model, Rows(loc.detach(), scale.detach()), x[:1].expand(repeats, -1)
 
 
+def one_latent(repeats=40_000):
+    """One datum many times, with one latent, where integrals over draws are sums over Gauss-Hermite nodes."""
+    model = LinearGaussian(torch.tensor([[1.2], [-0.4]]), torch.tensor([0.3, 0.1]), 0.8).double()
+    x = torch.tensor([[1.0, -0.5]]).double()
+    posterior = model.posterior(x)
+    loc, scale = (posterior.mean + 0.3).detach(), (posterior.stddev * 1.4).detach()
+    return model, Rows(loc.expand(repeats, -1), scale.expand(repeats, -1)), x.expand(repeats, -1)
+
+
 def per_row(objective, model, guide, x):
+    """The gradient by each row's own parameters, one a row."""
     torch.manual_seed(0)
     return torch.cat(torch.autograd.grad(objective.differentiable_loss(model, guide, x), [*guide.parameters()]), -1)
 
@@ -68,4 +81,25 @@ def particles_of(pair="gaussian_vae", num_particles=2, y=None):
 
 
 def distortion_and_rate(particles):
+    """The two parts of the ELBO, each (B,), by their definitions."""
     return particles.average(-particles.log_likelihood), sum(particles.kl(name) for name in particles.guide)
+
+
+def plain_functions():
+    """A model and a guide that are functions, with ``pyro.module``, as Pyro's first tutorials write them."""
+    torch.manual_seed(0)
+    decoder, encoder = nn.Linear(2, 5).double(), nn.Linear(5, 4).double()
+
+    def model(x, y=None):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        pyro.module("encoder", encoder)
+        loc, log_scale = encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+    return model, guide, decoder, encoder

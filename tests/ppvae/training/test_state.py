@@ -143,6 +143,7 @@ MANIPULATED = {
     "an option is missing": grouped(lambda groups: groups[0].pop("lr")),
     "an option too many": grouped(lambda groups: groups[0].update(momentum=0.9)),
     "an option that is text": grouped(lambda groups: groups[0].update(lr="fast")),
+    "an option of NaN": grouped(lambda groups: groups[0].update(lr=float("nan"))),
     "an option that is a list": grouped(lambda groups: groups[0].update(lr=[1e-3])),
     "an option that is too short": grouped(lambda groups: groups[0].update(betas=[0.9])),
     "an option that is null": grouped(lambda groups: groups[0].update(lr=None)),
@@ -157,12 +158,12 @@ def test_a_manipulated_checkpoint_is_refused_and_nothing_changes(case, finished,
     MANIPULATED[case](tensors, values)
     checkpoint.save(tmp_path / "last.safetensors", tensors, values)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    data, objective = data_of("gaussian_vae"), critic()
     model, guide, _ = PAIRS["gaussian_vae"].make(seed=1)
-    objective = critic()
     untouched, state = weights(model, guide, *modules_of(objective)), torch.get_rng_state()
     options = {"epochs": 3, "batch_size": 4, "run_dir": RunDir(tmp_path, resume=True), "progress": False}
     with pytest.raises(ppvae.CheckpointError, match=r"last.safetensors"):
-        ppvae.fit(model, guide, objective, data_of("gaussian_vae"), **options)
+        ppvae.fit(model, guide, objective, data, **options)
     assert_equal(untouched, weights(model, guide, *modules_of(objective)))
     assert torch.equal(state, torch.get_rng_state())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
