@@ -31,7 +31,7 @@ import ppvae
 from ppvae import guides
 from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
 from ppvae.engine.batch import Batch, as_batch
-from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, LabelledMLP
+from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, FillMissing, LabelledMLP
 from tests.user_pairs import (
     ClassConditionalGuide,
     ClassConditionalModel,
@@ -99,6 +99,11 @@ def binary() -> Tensor:
 
 def vectors() -> Tensor:
     return torch.randn(BATCH, 5)
+
+
+def vectors_with_missing_elements() -> Tensor:
+    x = vectors()
+    return x.masked_fill(torch.rand_like(x) < 0.3, torch.nan)
 
 
 def grey() -> Tensor:
@@ -188,6 +193,11 @@ PAIRS: dict[str, Pair] = {
         labelled=True,
     ),
     "user": Pair(UserModel, UserGuide, vectors),
+    "missing": Pair(
+        lambda: LinearGaussian(torch.randn(5, 2), torch.randn(5), scale=0.7, missing=True),
+        lambda: MeanFieldGaussian(FillMissing(MLP(2 * 5, [], 4))),
+        vectors_with_missing_elements,
+    ),
     "full_rank": Pair(linear_gaussian, lambda: FullRankGaussian(MLP(5, [], 5), 2), vectors),
     "mixture_guide": Pair(linear_gaussian, lambda: MixtureGuide(MLP(5, [], 15), 2, 3), vectors),
     **{f"flow_{family}": flow_pair(family) for family in FLOWS},

@@ -82,12 +82,12 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         few = _drawn(model, few)
     if guide is None:
         _check_model(model, few)
-        sites = Pair(model, None).prior(few, 1)
+        sites = [*Pair(model, None).prior(few, 1).values()]
     else:
         check_batch(model, guide, few)
         particles = Pair(model, guide).draw(few)
-        sites = particles.guide | particles.model
-    _check_precision(sites.values())
+        sites = [*particles.guide.values(), *particles.model.values()]
+    _check_precision(sites)
     if not simulate:
         likelihood = _likelihood(model, checks.kinds_of_rows(few)[0].rows(slice(0, 1)))
         checks.check_event_shape(likelihood, batch.x)

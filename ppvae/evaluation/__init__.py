@@ -1,7 +1,8 @@
 """Evaluation: marginal likelihoods with their diagnostics, labels, latent codes, and (in a package) disentanglement."""
 
 from ppvae.evaluation.arviz import inference_data
-from ppvae.evaluation.comparison import Comparison, compare, compare_pairs
+from ppvae.evaluation.comparing import compare, compare_pairs
+from ppvae.evaluation.comparison import Comparison
 from ppvae.evaluation.generation import reconstruct, sample
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latent_traversals import traversals

@@ -18,7 +18,7 @@ from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
 from ppvae.evaluation.disentanglement.representation import mean_of
 from ppvae.evaluation.progress import blocks
-from ppvae.evaluation.requirements import is_discrete
+from ppvae.evaluation.requirements import is_discrete, require_known
 from ppvae.objectives.base import require_count
 
 PAIRS = 1000  # of a draw and a datum, decoded at once
@@ -70,6 +70,7 @@ def sample(
         evaluation(model, None, x, y, given, seed=seed, simulate=True) as (pair, batch),
         forked_randomness(batch.x.device, seed + STREAM),
     ):
+        require_known(batch)
         return pair.simulate(batch)[0].x
 
 
@@ -181,26 +182,28 @@ def _event_shape(model: Any, batch: Batch) -> torch.Size:
     """The shape of a datum that the model draws. Raises ContractError if it depends on the shape of x.
 
     The model is called with an x of each number of dimensions, and of two sizes. The right number is the one for which
-    the batch shape of p(x | z) is that of the plates, whatever the size.
+    the batch shape of p(x | z) is that of the plates; there the shape must not change with the size.
     """
-    problem = "what it draws depends on the shape of x"
+    problem = "it draws x outside the plates"
     for dimensions in range(MOST_DIMENSIONS + 1):
-        shapes: set[torch.Size | None] = set()
-        for size in PROBES:
-            x = batch.x.new_zeros(len(batch), *[size] * dimensions)
-            try:
-                nodes = sample_nodes(trace(model, arguments(model, batch.with_x(x)), PROBED_PARTICLES))
-                fn = nodes[OBSERVED]["fn"]
-            except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
-                break
-            fits = fn.event_dim == dimensions and fn.batch_shape == (PROBED_PARTICLES, len(batch))
-            shapes.add(fn.event_shape if fits else None)
-        else:
-            shape = shapes.pop()
-            if shape is not None and not shapes:
-                return shape
+        try:
+            shape, other = (_shape_drawn(model, batch, [size] * dimensions) for size in PROBES)
+        except Exception as error:
+            problem = f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            continue
+        if shape is not None and shape == other:
+            return shape
+        if shape is not None:
+            problem = "what it draws depends on the shape of x"
+            break
     raise ContractError(
         f"expected a model that draws x of one shape, whatever the x that it is called with, but {problem}; pass "
         "template=x, some data of the shape to be drawn, and the labels and conditions that the model needs"
     )
+
+
+def _shape_drawn(model: Any, batch: Batch, size: list[int]) -> torch.Size | None:
+    """The event shape of p(x | z), called with an x of the given shape; None if it does not stand in the plates."""
+    x = batch.x.new_zeros(len(batch), *size)
+    fn = sample_nodes(trace(model, arguments(model, batch.with_x(x)), PROBED_PARTICLES))[OBSERVED]["fn"]
+    return fn.event_shape if fn.event_dim == len(size) and fn.batch_shape == (PROBED_PARTICLES, len(batch)) else None

@@ -23,6 +23,12 @@ def require_continuous(sites: Mapping[str, Site]) -> None:
         )
 
 
+def require_known(batch: Batch) -> None:
+    """Raise ContractError where labels are known in part."""
+    if batch.y is not None and not batch.all_known:
+        raise ContractError("expected labels that are all known, or None; run the unlabelled rows on their own")
+
+
 def is_discrete(fn: TorchDistribution) -> bool:
     """Whether a distribution is over discrete values.
 

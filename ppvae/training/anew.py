@@ -31,7 +31,7 @@ def begin_anew(players: Sequence[Player], resumed: bool = False) -> None:
         warnings.warn(
             f"{player.name} begins anew: this objective was trained by an earlier fit. To go on from there, resume the "
             "run, or load its checkpoint into the objective: load_checkpoint(path, model, guide, objective)",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

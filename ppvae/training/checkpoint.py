@@ -67,6 +67,18 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the file is damaged or belongs to another pair. No weight is changed then.
+
+    Example:
+
+        >>> import tempfile, ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> def pair():
+        ...     return LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = ppvae.fit(*pair(), ppvae.ELBO(), torch.zeros(64, 2), epochs=2, run_dir=folder, progress=False)
+        >>> load_checkpoint(f"{folder}/last.safetensors", *pair())["epoch"]
+        2
     """
     owned = own_players(objective)
     modules = {PAIR: pair_module(model, guide), **{player.name: player.module for player in owned}}
@@ -82,6 +94,16 @@ def load_players(path: str | Path, players: Sequence[Player]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is damaged or belongs to other players. No weight is changed then.
+
+    Example:
+
+        >>> import tempfile, ppvae
+        >>> net = nn.Linear(2, 1)
+        >>> players = [Player("net", net, lambda turn: net(turn.batches[0].x).square().mean(), ppvae.adam())]
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = ppvae.train(players, torch.ones(8, 2), epochs=1, run_dir=folder, progress=False)
+        >>> load_players(f"{folder}/last.safetensors", players)["epoch"]
+        1
     """
     return _load_weights(path, {player.name: player.module for player in players})
 

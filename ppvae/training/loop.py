@@ -46,6 +46,11 @@ class FitResult:
             over the unlabelled rows alone. "validation_loss" and "validation/distortion" are those of the validation
             data. What ``evaluate`` gave has the names that it gave.
         run_dir: the run folder, if there is one.
+
+    Example:
+
+        >>> FitResult([{"epoch": 1, "loss": 101.5}, {"epoch": 2, "loss": 98.25}]).metrics[-1]["loss"]
+        98.25
     """
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -118,15 +123,15 @@ def fit(
     check_modules(model, guide)
     players = players_of(model, guide, objective, adam() if optimizer is None else check_optimizer(optimizer))
     data = dataset_for(data, "data", model, guide).to(plan.device)
-    extra = held_out(validation, data, model, guide)
+    unseen = held_out(validation, data, model, guide)
     _move(players, plan.device)
     check_num_data(objective, data)
-    for checked in (data,) if extra is None else (data, extra):
+    for checked in (data,) if unseen is None else (data, unseen):
         check_data(model, guide, checked)
     batches = Batches(data, plan.batching, plan.seed)
     end, rows = plan.epochs * len(batches), batches.batch_size
-    evaluate = PairEvaluation(objective, model, guide, extra, validation, plan.seed, end, rows)
-    settings = partial(_settings, model, guide, objective, train_model, extra)
+    evaluate = PairEvaluation(objective, model, guide, unseen, validation, plan.seed, end, rows)
+    settings = partial(_settings, model, guide, objective, train_model, unseen)
     with _training(players, plan), pyro.validation_enabled(False), nullcontext() if train_model else _held(model):
         return _run(players, batches, plan, evaluate, settings, anew=players[1:])
 

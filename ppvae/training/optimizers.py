@@ -62,8 +62,8 @@ def schedule_of(optimizer: Optimizer) -> Callable[[int], float] | None:
 
 
 def make_optimizer(factory: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a factory makes. Raises TypeError if it makes something else, or LBFGS."""
-    optimizer = factory(list(parameters))
+    """The optimizer that a factory makes. Raises TypeError if it is no factory, or makes something else, or LBFGS."""
+    optimizer = check_optimizer(factory)(list(parameters))
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"expected the optimizer's function to return a torch optimizer, got {kind_of(optimizer)}")
     check_optimizer(type(optimizer))

@@ -1,9 +1,10 @@
 """The progress of a run: a bar on a terminal, and one line per epoch."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MAIN_PARTS = 3  # printed of the loss, the largest
 
@@ -18,7 +19,11 @@ class ProgressReport:
         console: where; by default the standard output.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, active: bool, console: Console | None = None):
+    def __init__(self, epochs: int, steps_per_epoch: int, active: bool, console: "Console | None" = None):
+        # rich takes a while to import, which only training needs.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.epochs, self.active = epochs, active
         self.console = console or Console()
         columns = [

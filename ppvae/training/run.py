@@ -134,7 +134,7 @@ class Run:
         self.save()
         raise Interrupted(
             f"stopped by {request.signal_name} at step {self.step} (epoch {self.position.epoch + 1}); "
-            f"{self.folder.kept()}. Resume with resume=True (--resume)",
+            f"{self.folder.kept()}. Resume with run_dir=RunDir(path, resume=True) (on a command line, --resume)",
             request.signal_number or 0,
         )
 

@@ -54,6 +54,12 @@ def nearly_exact(model: LinearGaussian, widen: float = 1.3) -> MeanFieldGaussian
     return guide
 
 
+def three_guides() -> tuple[LinearGaussian, dict[str, Guide], torch.Tensor]:
+    """A model, its exact posterior and two guides that are too wide, and data."""
+    model, x = linear_gaussian()
+    return model, {"exact": Exact(model), "wide": nearly_exact(model, 1.3), "wider": nearly_exact(model, 2.0)}, x
+
+
 class ExactTwoLayers(Guide):
     """The posterior of ``catalogue.two_layers`` drawn from below, q(z1 | x) q(z2 | z1); its parameters stay its own.
 
@@ -308,3 +314,24 @@ def conditional_cases() -> dict[str, ConditionalCase]:
             as_batch(2 * x[:, :2], None, {"a": a, "b": b}),
         ),
     }
+
+
+class NormalWithoutMean(dist.Normal):
+    """A Normal without a formula for its mean."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
+class Meanless(Model):
+    """z ~ N(0, I), x ~ N(z, 0.01^2 I), a likelihood without a formula for its mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.offset, 1.0).to_event(1))
+            pyro.sample("x", NormalWithoutMean(z, 0.01).to_event(1), obs=x)

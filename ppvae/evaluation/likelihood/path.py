@@ -17,7 +17,7 @@ from ppvae.engine.pair import Pair, require_can_score
 from ppvae.engine.particles import Draws, Site, add_up
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.hmc import LogDensity
-from ppvae.evaluation.requirements import require_continuous, require_weights
+from ppvae.evaluation.requirements import require_continuous, require_known, require_weights
 
 
 class Path:
@@ -34,8 +34,7 @@ class Path:
     """
 
     def __init__(self, pair: Pair, batch: Batch, chains: int):
-        if batch.y is not None and not batch.all_known:
-            raise ContractError("expected labels that are all known, or None; anneal the unlabelled rows on their own")
+        require_known(batch)
         self.pair, self.batch, self.chains = pair, batch, chains
         with forked_randomness(batch.x.device):
             sites, others = self._latents(), self._latents()
@@ -92,11 +91,11 @@ class Path:
     def log_density(self, beta: float) -> LogDensity:
         """u -> log f_beta(u)."""
 
-        def function(u: Tensor) -> Tensor:
+        def log_density(u: Tensor) -> Tensor:
             base, joint = self.log_densities(u)
             return (1 - beta) * base + beta * joint
 
-        return function
+        return log_density
 
 
 def _unconstraining(support: Any) -> Transform:

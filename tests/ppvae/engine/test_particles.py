@@ -298,6 +298,10 @@ def test_check_pair_finds_bounds_of_a_support_that_are_tensors():
 
 
 CLOSED_FORMS = {
+    "normal and normal": (
+        lambda: dist.Normal(number([0.1, 2.0, -1.0, 0.0]), 0.3),
+        lambda: dist.Normal(number(0.2), 1.5),
+    ),
     "beta and uniform": (
         lambda: dist.Beta(number([2.0] * 4), number(1.5)),
         lambda: dist.Uniform(number(0.0), number(1.0)),

@@ -1,43 +1,59 @@
-"""Bad input: every estimate is refused in words, with the datum where there is one; never a silent number."""
+"""Bad input: every evaluator refuses it in words, with the datum where there is one, and never gives a wrong number."""
 
+import contextlib
 import math
 
+import numpy as np
 import pyro
 import pytest
 import torch
+from ppvae.guides import CategoricalGuide, MeanFieldGaussian
+from ppvae.models import GaussianMixture
 from pyro import distributions as dist
+from pyro import poutine
 from torch import nn
 
 import ppvae
-from ppvae.evaluation import annealing, inference_data
-from ppvae.evaluation.likelihood.hmc import hmc_step
+from ppvae.engine.batch import as_batch
+from ppvae.engine.pair import Pair
+from ppvae.evaluation import Annealing, Ascent, inference_data, reconstruct, sample
+from ppvae.nn import MLP, Autocast
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian, nearly_exact
 
-ANNEALING = {"temperatures": 3, "chains": 2, "leapfrog_steps": 2}
-ESTIMATES = {
+SHORT, CLIMB = Annealing(temperatures=3, chains=2, leapfrog_steps=2), Ascent(max_windows=1)
+ESTIMATES = {  # all that weigh q
     "log_marginal": lambda model, guide, x: ppvae.log_marginal(model, guide, x, num_particles=30),
-    "ais": lambda model, guide, x: ppvae.ais(model, x, guide=guide, **ANNEALING),
-    "bdmc": lambda model, guide, x: ppvae.bdmc(model, x, guide=guide, **ANNEALING),
+    "ais": lambda model, guide, x: ppvae.ais(model, x, guide=guide, annealing=SHORT),
+    "bdmc": lambda model, guide, x: ppvae.bdmc(model, x, guide=guide, annealing=SHORT),
     "upper_bound": lambda model, guide, x: ppvae.upper_bound(model, guide, x, num_particles=5),
-    "calibration": lambda model, guide, x: ppvae.calibration(model, guide, x, draws=9),
-    "gaps": lambda model, guide, x: ppvae.gaps(model, guide, x, num_particles=30, max_windows=1),
+    "calibration": lambda model, guide, x: ppvae.calibration(model, guide, x, num_particles=9),
+    "gaps": lambda model, guide, x: ppvae.gaps(model, guide, x, num_particles=30, ascent=CLIMB),
     "latent_statistics": ppvae.latent_statistics,
     "compare": lambda model, guide, x: ppvae.compare(model, {"only": guide}, x, num_particles=30),
     "inference_data": lambda model, guide, x: inference_data(model, guide, x, draws=5),
-    "evaluate_loss": lambda model, guide, x: ppvae.evaluate_loss(ppvae.ELBO(), model, guide, ppvae.Dataset(x)),
+}
+SIMULATE = ("bdmc", "upper_bound", "calibration")
+OTHERS = {
+    "traversals": lambda model, guide, x: ppvae.traversals(model, guide, x[:1]),
+    "reconstruct": reconstruct,
+}
+WITHOUT_GUIDE = {
+    "ais": lambda model, x: ppvae.ais(model, x, annealing=SHORT),
+    "bdmc": lambda model, x: ppvae.bdmc(model, x, annealing=SHORT),
+    "sample": lambda model, x: sample(model, len(x), template=x),
 }
 
 
-@pytest.mark.parametrize("estimate", ["ais", "bdmc", "upper_bound", "latent_statistics"])
-def test_a_guide_that_cannot_score_where_its_scores_are_needed(estimate):
+@pytest.mark.parametrize("name", ["ais", "bdmc", "upper_bound", "latent_statistics"])
+def test_evaluator_refuses_a_guide_that_cannot_score(name):
     model, guide, x = PAIRS["flow_planar"].make()
     with pytest.raises(ppvae.ContractError, match=r"expected a guide that can score.*got FlowGuide.*use a guide with"):
-        ESTIMATES[estimate](model, guide, x)
+        ESTIMATES[name](model, guide, x)
 
 
 class HiddenClass(ppvae.Model):
-    """A discrete latent that the guide does not know of."""
+    """A discrete latent that the guide does not draw."""
 
     def __init__(self):
         super().__init__()
@@ -50,15 +66,206 @@ class HiddenClass(ppvae.Model):
             pyro.sample("x", dist.Normal(self.net(z) + w.unsqueeze(-1), 1.0).to_event(1), obs=x)
 
 
-@pytest.mark.parametrize("estimate", ESTIMATES)
-def test_a_discrete_model_site_that_nobody_enumerates(estimate):
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_refuses_a_discrete_latent_that_the_guide_does_not_draw(name):
     _, guide, x = PAIRS["linear_gaussian"].make()
     with pytest.raises(ppvae.ContractError, match=r"\['w'\]"):
-        ESTIMATES[estimate](HiddenClass(), guide, x)
+        (ESTIMATES | OTHERS)[name](HiddenClass(), guide, x)
+
+
+def family(distribution):
+    """A mean-field guide with another distribution of the same mean."""
+
+    class Other(MeanFieldGaussian):
+        def distribution(self, features):
+            return distribution(features.chunk(2, -1)[0])
+
+    return Other(MLP(5, [], 4)).double()
+
+
+FAMILIES = {
+    "a point mass": lambda loc: dist.Delta(loc).to_event(1),
+    r"positive on \(0, inf\) alone": lambda loc: dist.LogNormal(loc, 1.0).to_event(1),
+    r"positive on \(-1, 1\) alone": lambda loc: dist.Uniform(-torch.ones_like(loc), 1.0).to_event(1),
+    r"support Simplex\(\)": lambda loc: dist.Dirichlet(loc.exp()),
+}
+
+
+@pytest.mark.parametrize("reason", FAMILIES)
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_evaluator_refuses_a_guide_without_a_density_over_the_space_of_the_prior(name, reason):
+    model, x = linear_gaussian()
+    with pytest.raises(ppvae.ContractError, match=f"{reason}.*weights p/q do not exist"):
+        ESTIMATES[name](model, family(FAMILIES[reason]), x)
+
+
+def test_compare_names_the_pair_without_weights():
+    model, x = linear_gaussian()
+    guides = {"good": nearly_exact(model), "point": family(FAMILIES["a point mass"])}
+    with pytest.raises(ppvae.ContractError, match="pair 'point': expected q"):
+        ppvae.compare(model, guides, x)
+
+
+class Relaxed(ppvae.Guide):
+    """A continuous relaxation where the model has a discrete latent."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.sum(-1), 1.0))
+
+
+@pytest.mark.parametrize("name", ["log_marginal", "compare"])
+def test_evaluator_refuses_a_guide_over_other_discrete_values(name):
+    model, x = GaussianMixture(torch.randn(3, 5)).double(), torch.randn(6, 5).double()
+    for classes in (2, 4):
+        guide = CategoricalGuide(MLP(5, [], classes)).double()
+        with pytest.raises(ppvae.ContractError, match=f"q has {classes} values and p 3|outside the prior's support"):
+            ESTIMATES[name](model, guide, x)
+    with pytest.raises(ppvae.ContractError, match=r"outside the prior's support|q is continuous"):
+        ESTIMATES[name](model, Relaxed(), x)
+
+
+class ObservesTwice(ppvae.Model):
+    """A second observed site, or a factor, after the latent."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.scale = factor, nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), self.scale).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 5), 1.0).to_event(1), obs=x)
+            if self.factor:
+                pyro.factor("other", -z.square().sum(-1))
+            else:
+                pyro.sample("other", dist.Normal(z[..., 0], 1.0), obs=x.new_ones(len(x)))
+
+
+@pytest.mark.parametrize("factor", [False, True])
+@pytest.mark.parametrize("name", SIMULATE)
+def test_evaluator_that_simulates_refuses_a_second_observed_site(name, factor):
+    _, guide, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match=r"observed site\(s\) \['other'\]"):
+        ESTIMATES[name](ObservesTwice(factor), guide, x)
+    if name == "bdmc":
+        with pytest.raises(ppvae.ContractError, match=r"observed site\(s\) \['other'\]"):
+            ppvae.bdmc(ObservesTwice(factor), x, annealing=SHORT)
+
+
+@pytest.mark.parametrize("factor", [False, True])
+def test_evaluators_that_do_not_simulate_take_a_second_observed_site(factor):
+    """x and the other are Gaussian given z: their evidence by quadrature over z."""
+    _, guide, x = PAIRS["full_rank"].make()
+    model, x = ObservesTwice(factor), x[:2]
+    grid = torch.cartesian_prod(*2 * [torch.linspace(-6, 6, 241).double()])
+    with torch.no_grad():
+        sites = Pair(model, None).model_at(as_batch(x), {"z": grid.unsqueeze(1).expand(-1, 2, -1)}, len(grid))
+        exact = sum(site.log_prob for site in sites.values()).logsumexp(0) + 2 * math.log(0.05)
+    found = ppvae.ais(model, x, annealing=Annealing(temperatures=30, chains=50, leapfrog_steps=3))
+    assert ((found.value - exact).abs() < 4 * found.standard_error).all()
+    found = ppvae.log_marginal(model, guide, x, num_particles=200)
+    assert torch.isfinite(found.value).all()
+
+
+class OutOfPlace(ppvae.Model):
+    """A latent that is scaled, subsampled, or in a second plate."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.scale = how, nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        size = 2 * len(x) if self.how == "subsampled" else len(x)
+        with pyro.plate("data", size, subsample_size=len(x)):
+            with contextlib.ExitStack() as handlers:
+                if self.how == "scaled":
+                    handlers.enter_context(poutine.scale(scale=0.1))
+                if self.how == "second plate":
+                    handlers.enter_context(pyro.plate("more", 1, dim=-3))
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), self.scale).to_event(1))
+            mean = z.reshape(-1, *z.shape[-3:])[0].sum(-1, keepdim=True).expand(*z.shape[-3:-1], 5)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("how", ["scaled", "subsampled", "second plate"])
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_refuses_a_site_that_is_scaled_or_outside_the_one_plate(name, how):
+    _, guide, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match=r"without a scale|in the one plate|failed on x"):
+        (ESTIMATES | OTHERS)[name](OutOfPlace(how), guide, x)
+
+
+@pytest.mark.parametrize("how", ["scaled", "subsampled", "second plate"])
+@pytest.mark.parametrize("name", WITHOUT_GUIDE)
+def test_evaluator_without_a_guide_refuses_a_site_that_is_scaled_or_outside_the_one_plate(name, how):
+    _, _, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match=r"without a scale|in the one plate"):
+        WITHOUT_GUIDE[name](OutOfPlace(how), x)
+
+
+class ReadsItsData(ppvae.Model):
+    """The mean of each element depends on the element before it, which is read from x and not drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 5).tril(-1).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            mean = x @ self.weight.T + z.sum(-1, keepdim=True)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_refuses_a_model_that_reads_its_own_data(name):
+    _, guide, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match="it moved when x changed"):
+        (ESTIMATES | OTHERS)[name](ReadsItsData(), guide, x)
+
+
+@pytest.mark.parametrize("name", WITHOUT_GUIDE)
+def test_evaluator_without_a_guide_refuses_a_model_that_reads_its_own_data(name):
+    _, _, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match="it moved when x changed"):
+        WITHOUT_GUIDE[name](ReadsItsData(), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("part", ["pair", "guide"])
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_refuses_densities_in_half_precision(name, part, dtype):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    model, guide, x = model.float(), guide.float(), x.float()
+    if part == "pair":
+        model, guide, x = model.to(dtype), guide.to(dtype), x.to(dtype)
+    else:
+        guide.distribution, of = (lambda features: of(features.to(dtype))), guide.distribution
+        model.decoder = Cast(model.decoder)
+    with pytest.raises(ppvae.ContractError, match=r"expected densities in float32 or float64, got torch\.\w*float16"):
+        (ESTIMATES | OTHERS)[name](model, guide, x)
+
+
+class Cast(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z):
+        return self.network(z.float())
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_evaluator_takes_autocast_inside_a_float32_pair(name):
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    model, guide, x = model.float(), guide.float(), x.float()
+    guide.encoder, model.decoder = Autocast(guide.encoder), Autocast(model.decoder)
+    ESTIMATES[name](model, guide, x)
 
 
 def marked(by_row: bool):
-    """A pair whose guide answers NaN for the last of six data: by its place, or by what is in it."""
+    """A pair with NaN features for the last of six data, by its row or by its value."""
     model, _ = linear_gaussian()
     guide, x = nearly_exact(model), torch.randn(6, 5).double()
     x[5, 0] = 30.0
@@ -69,52 +276,90 @@ def marked(by_row: bool):
     return model, guide, x
 
 
-@pytest.mark.parametrize("estimate", sorted(set(ESTIMATES) - {"evaluate_loss"}))
-def test_nan_weights_are_an_error_that_names_the_datum(estimate):
-    simulated = estimate in ("bdmc", "upper_bound", "calibration")
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_evaluator_refuses_nan_weights_with_the_row(name):
     with pytest.raises(ppvae.ContractError, match=r"finite weights.*row 5"):
-        ESTIMATES[estimate](*marked(by_row=simulated))
+        ESTIMATES[name](*marked(by_row=name in SIMULATE))
 
 
-def test_gaps_count_the_rows_over_all_batches():
+def test_gaps_count_rows_over_all_blocks():
     with pytest.raises(ppvae.ContractError, match=r"finite weights.*row 5"):
-        ppvae.gaps(*marked(by_row=False), num_particles=30, max_windows=1, batch_size=2)
+        ppvae.gaps(*marked(by_row=False), num_particles=30, ascent=Ascent(max_windows=1, batch_size=2))
 
 
-def test_a_nan_loss_is_nan():
-    assert math.isnan(ESTIMATES["evaluate_loss"](*marked(by_row=False)))
+def test_latent_statistics_count_rows_over_all_blocks():
+    with pytest.raises(ppvae.ContractError, match=r"finite weights.*row 5"):
+        ppvae.latent_statistics(*marked(by_row=False), chunk=2)
 
 
-@pytest.mark.parametrize(
-    ("run", "message"),
-    [
-        (lambda m, g, x: ppvae.log_marginal(m, g, x, num_particles=0), "num_particles and chunk of at least 1, got 0"),
-        (lambda m, g, x: ppvae.log_marginal(m, g, x, chunk=0), "of at least 1, got 1000 and 0"),
-        (lambda m, g, x: ppvae.ais(m, x, chains=0), "chains.*above 0"),
-        (lambda m, g, x: ppvae.bdmc(m, x, temperatures=-1), "temperatures.*above 0"),
-        (lambda m, g, x: ppvae.upper_bound(m, g, x, num_particles=0), "at least 2, got 0"),
-        (lambda m, g, x: ppvae.calibration(m, g, x, draws=0), "draws of at least 1, got 0"),
-        (lambda m, g, x: ppvae.gaps(m, g, x, num_particles=0), "num_particles.*above 0"),
-        (lambda m, g, x: ppvae.latent_statistics(m, g, x, num_particles=0), "at least 1, got 0"),
-        (lambda m, g, x: ppvae.compare(m, {"only": g}, x, num_particles=0), "at least 1, got 0"),
-        (lambda m, g, x: inference_data(m, g, x, draws=0), "at least 1, got 0"),
-    ],
-)
-def test_numbers_below_one(run, message):
-    with pytest.raises(ValueError, match=message):
-        run(*PAIRS["linear_gaussian"].make())
+COUNTS = {
+    "num_particles": lambda m, g, x, n: ppvae.log_marginal(m, g, x, num_particles=n),
+    "chunk": lambda m, g, x, n: ppvae.log_marginal(m, g, x, chunk=n),
+    "num_particles of calibration": lambda m, g, x, n: ppvae.calibration(m, g, x, num_particles=n),
+    "num_particles of gaps": lambda m, g, x, n: ppvae.gaps(m, g, x, num_particles=n),
+    "num_particles of latent_statistics": lambda m, g, x, n: ppvae.latent_statistics(m, g, x, num_particles=n),
+    "num_particles of upper_bound": lambda m, g, x, n: ppvae.upper_bound(m, g, x, num_particles=n),
+    "num_particles of compare": lambda m, g, x, n: ppvae.compare(m, {"only": g}, x, num_particles=n),
+    "draws": lambda m, g, x, n: inference_data(m, g, x, draws=n),
+    "candidates": lambda m, g, x, n: inference_data(m, g, x, candidates=n),
+    "num_samples": lambda m, g, x, n: reconstruct(m, g, x, num_samples=n),
+}
 
 
-def test_one_datum_whose_chains_never_accept_is_named(monkeypatch):
-    model, x = linear_gaussian()
+@pytest.mark.parametrize("name", COUNTS)
+def test_evaluator_refuses_a_count_below_one_or_not_whole(name):
+    option = name.split()[0]
+    pair = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ValueError, match=f"expected {option} of at least 1, got 0"):
+        COUNTS[name](*pair, 0)
+    for value in (5.0, "5", None) if name != "num_samples" else (5.0, "5"):
+        with pytest.raises(TypeError, match=f"expected {option} to be a whole number, got "):
+            COUNTS[name](*pair, value)
 
-    def stuck(log_density, u, *rest):
-        moved, accepted = hmc_step(log_density, u, *rest)
-        accepted[:, 2], moved[:, 2] = False, u[:, 2]
-        return moved, accepted
 
-    monkeypatch.setattr(annealing, "hmc_step", stuck)
-    with pytest.warns(UserWarning, match="no chain of 1 data ever accepted a transition, the first at row 2"):
-        estimate = ppvae.ais(model, x, temperatures=5, chains=8)
-    assert estimate.acceptance[2] == 0
-    assert (estimate.acceptance[[0, 1, 3]] > 0).all()
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_refuses_data_of_another_kind_and_shape(name):
+    model, guide, x = PAIRS["linear_gaussian"].make()
+    run = (ESTIMATES | OTHERS)[name]
+    for data in (x.tolist(), "x"):
+        with pytest.raises(ppvae.ContractError, match="expected x to be"):
+            run(model, guide, data)
+    with pytest.raises(ppvae.ContractError, match=r"failed on x of shape|give x of shape \(4,\)"):
+        run(model, guide, x[:, :4])
+
+
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_takes_a_numpy_array_and_a_dataset(name):
+    model, guide, x = PAIRS["linear_gaussian"].make()
+    run = (ESTIMATES | OTHERS)[name]
+    run(model, guide, x.numpy())
+    if name != "traversals":
+        run(model, guide, ppvae.Dataset(x))
+
+
+@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
+def test_evaluator_leaves_random_state_modes_and_parameter_store_alone(name):
+    model, guide, x = PAIRS["linear_gaussian"].make()
+    state = torch.get_rng_state()
+    (ESTIMATES | OTHERS)[name](model, guide, x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not list(pyro.get_param_store().keys())
+    assert model.training
+    assert guide.training
+    assert all(p.requires_grad and p.grad is None for p in (*model.parameters(), *guide.parameters()))
+
+
+def test_bdmc_refuses_seeds_that_are_not_whole():
+    model, _, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(TypeError, match=r"expected seed to be a whole number, got 1\.5"):
+        ppvae.bdmc(model, x, seed=1.5)
+    ppvae.bdmc(model, x, annealing=SHORT, seed=np.int64(2))
+
+
+def test_sample_and_ais_refuse_labels_that_are_known_in_part():
+    model, _, x = PAIRS["label"].make()
+    y = torch.tensor([0, -1, 1, 2, 3, 0])
+    with pytest.raises(ppvae.ContractError, match="labels that are all known"):
+        ppvae.ais(model, x, y)
+    with pytest.raises(ppvae.ContractError, match="labels that are all known"):
+        sample(model, 6, y)

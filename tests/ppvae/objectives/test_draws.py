@@ -164,7 +164,7 @@ def test_moments_refuse_a_latent_that_depends_on_a_draw():
 
 
 def test_moments_refuse_a_guide_without_a_formula():
-    with pytest.raises(ppvae.ContractError, match="with a formula for its mean and covariance.*MeanFieldGaussian or"):
+    with pytest.raises(ppvae.ContractError, match=r"with a formula for its mean and covariance.*MeanFieldGaussian or"):
         moments(particles_of("flow_planar"), "z")
 
 

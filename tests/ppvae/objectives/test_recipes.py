@@ -1,5 +1,6 @@
 """Recipes against the terms that their papers name."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -121,8 +122,6 @@ def test_recipe_with_a_critic_takes_another_network_and_its_optimizer(recipe):
     ],
 )
 def test_recipe_of_the_rate_weighs_one_site_or_all(recipe, term):
-    from dataclasses import replace
-
     model, guide, x = PAIRS["user"].make()
     particles = replace(ppvae.draw(model, guide, x), step=3)
     losses = []

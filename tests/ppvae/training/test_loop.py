@@ -340,3 +340,10 @@ def test_train_of_a_pairs_players_equals_fit():
     result = train(players, data_of("gaussian_vae"), epochs=3, batch_size=4, progress=False)
     assert_equal(weights(*fitted[:2]), weights(model, guide))
     assert [row["loss"] for row in result.metrics] == [row["loss"] for row in fitted[2].metrics]
+
+
+def test_fit_trains_inside_a_callers_no_grad():
+    expected = weights(*run("gaussian_vae")[:2])
+    with torch.no_grad():
+        found = weights(*run("gaussian_vae")[:2])
+    assert_equal(expected, found)

@@ -68,3 +68,9 @@ def test_a_schedule_needs_an_optimizer_with_a_learning_rate():
     with pytest.raises(ContractError, match="learning rate 'lr' for a schedule, got Sign"):
         Eager("cpu").prepare([player])
     Eager("cpu").prepare([Player("p", player.module, player.loss, Sign)])
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD([parameter()], 0.1), "adam", 0.1])
+def test_the_optimizer_of_a_critic_must_be_a_function(optimizer):
+    with pytest.raises(TypeError, match="function parameters -> torch optimizer"):
+        Eager("cpu").prepare([Player("critic", nn.ParameterList([parameter()]), lambda turn: None, optimizer)])

@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -232,8 +231,8 @@ run("gaussian_vae", epochs=10_000, run_dir=RunDir(sys.argv[1], resume=True), val
 
 def test_kills_at_any_moment_lose_no_row_of_the_metrics(tmp_path):
     root = str(Path(__file__).parents[3])
-    for _ in range(3):
-        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)]
+    for _ in range(2):
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
         for _ in range(3):
             process.stdout.readline()
@@ -244,7 +243,7 @@ def test_kills_at_any_moment_lose_no_row_of_the_metrics(tmp_path):
         assert len(rows) >= 2
     model, guide, _ = run("gaussian_vae", epochs=1)
     values = ppvae.load_checkpoint(tmp_path / "last.safetensors", model, guide)
-    assert len(values["metrics"]) == values["epoch"] >= 6
+    assert len(values["metrics"]) == values["epoch"] >= 4
 
 
 def test_data_are_compared_by_their_values(tmp_path):

@@ -34,7 +34,7 @@ def best_mean_field_bound(model, x):
 def test_gaps_of_a_mean_field_guide_are_the_closed_forms():
     model, x = correlated()
     guide = nearly_exact(model, widen=1.6)
-    result = ppvae.gaps(model, guide, x, num_particles=20_000, ascent=Ascent(0.004, max_windows=30))
+    result = ppvae.gaps(model, guide, x, num_particles=20_000, ascent=Ascent(0.01, max_windows=10))
     evidence, best = model.log_evidence(x), best_mean_field_bound(model, x)
     assert (evidence - best).min() > 0.1
     assert ((result.log_p.value - evidence).abs() < 4 * result.log_p.standard_error).all()
@@ -52,7 +52,7 @@ def test_gaps_of_a_full_rank_family_have_no_approximation_gap():
     torch.manual_seed(0)
     model, x = correlated()
     guide = FullRankGaussian(MLP(5, [], FullRankGaussian.num_features(2)), 2).double()
-    result = ppvae.gaps(model, guide, x, num_particles=5000, ascent=Ascent(0.004, max_windows=30))
+    result = ppvae.gaps(model, guide, x, num_particles=5000, ascent=Ascent(0.01, max_windows=10))
     assert (result.approximation.value.abs() < 4 * result.approximation.standard_error + 0.01).all()
     assert (result.local_gaussian.value < result.local.value).all()
     assert result.khat_bad == 0
