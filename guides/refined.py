@@ -8,14 +8,13 @@ Source: Krishnan, Liang and Hoffman 2018, "On the Challenges of Learning with In
 High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoders" (who differentiate the steps too).
 """
 
-from collections.abc import Callable
-
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.engine.batch import Batch
 from ppvae.engine.contract import AmortizedGuide
 from ppvae.engine.isolation import forked_randomness
+from ppvae.engine.tracing import arguments
 from ppvae.objectives.local import improved
 
 SEED = 0  # of the noise of the steps: annealing and rescoring need the same q(z | x) at every call
@@ -58,15 +57,12 @@ class Refined(AmortizedGuide):
 
     def encode(self, x: Tensor, y: Tensor | None = None, **given: Tensor) -> Tensor:
         """The refined features of each datum, (B, features)."""
-        features = self.guide.encode(x, y, **given)
         batch = Batch(x, y, given, all_known=y is not None)
+        call, named = arguments(self.guide, batch)
+        features = self.guide.encode(*call, **named)
         with forked_randomness(x.device, SEED):
             better = improved(self._model[0], self.guide.distribution, batch, features, self.steps, self.learning_rate)
         return features + (better - features).detach()
-
-    def named_by(self) -> Callable[..., Tensor]:
-        """The function that names the conditions: it belongs to the refined guide."""
-        return self.guide.named_by()
 
     def distribution(self, features: Tensor) -> dist.TorchDistribution:
         """q(z; features) of the refined guide."""

@@ -19,6 +19,8 @@ from ppvae.errors import (
 )
 from ppvae.evaluation import (
     AnnealedEstimate,
+    Annealing,
+    Ascent,
     BidirectionalEstimate,
     Calibration,
     Comparison,
@@ -33,9 +35,11 @@ from ppvae.evaluation import (
     compare,
     compare_pairs,
     evaluate_loss,
+    evaluate_parts,
     features,
     gaps,
     inference_data,
+    khat_limit,
     latent_statistics,
     log_marginal,
     predict,
@@ -84,7 +88,19 @@ from ppvae.objectives import (
     wae,
     warm_up,
 )
-from ppvae.training import Batching, Eager, FitResult, RunDir, Validation, adam, fit, load_checkpoint, train
+from ppvae.training import (
+    Batching,
+    Eager,
+    FitResult,
+    RunDir,
+    Scheduled,
+    Validation,
+    adam,
+    fit,
+    load_checkpoint,
+    load_players,
+    train,
+)
 
 __all__ = [
     "ELBO",
@@ -92,6 +108,8 @@ __all__ = [
     "AdversarialDivergence",
     "AmortizedGuide",
     "AnnealedEstimate",
+    "Annealing",
+    "Ascent",
     "Batch",
     "Batching",
     "BidirectionalEstimate",
@@ -135,6 +153,7 @@ __all__ = [
     "Representation",
     "ReweightedWakeSleep",
     "RunDir",
+    "Scheduled",
     "SteinDiscrepancy",
     "StickingTheLanding",
     "TCDecomposition",
@@ -159,6 +178,7 @@ __all__ = [
     "disentanglement",
     "draw",
     "evaluate_loss",
+    "evaluate_parts",
     "factor_vae",
     "features",
     "fit",
@@ -166,9 +186,11 @@ __all__ = [
     "geco",
     "inference_data",
     "info_vae",
+    "khat_limit",
     "latent_statistics",
     "likelihoods",
     "load_checkpoint",
+    "load_players",
     "log_marginal",
     "nn",
     "predict",

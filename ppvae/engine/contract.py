@@ -90,7 +90,7 @@ class Guide(_UniquelyNamed):
 
 
 def _encode_of(guide: "AmortizedGuide") -> Callable[..., Tensor]:
-    return guide.named_by()
+    return guide.encode
 
 
 class AmortizedGuide(Guide):
@@ -122,10 +122,6 @@ class AmortizedGuide(Guide):
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The features of each datum, (B, features). A guide with conditions names them here, after y."""
         return self.encoder(x)
-
-    def named_by(self) -> Callable[..., Tensor]:
-        """The function with the names of the guide's conditions."""
-        return self.encode
 
     def distribution(self, features: Tensor) -> TorchDistribution:
         """q(z; features), batch shape (B,), for features of shape (B, features)."""

@@ -10,9 +10,10 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, VonMises
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Independent, TransformedDistribution, constraints
 
 End = float | Tensor  # of an interval
 
@@ -33,15 +34,23 @@ def why_no_weights(q: Any, p: Any, read_tensors: bool = False) -> str | None:
         >>> why_no_weights(dist.Normal(0.0, 2.0), dist.Normal(0.0, 1.0)) is None
         True
     """
-    if is_point_mass(q) and not is_point_mass(p):
-        return "q is a point mass, which has no density"
-    q_discrete, p_discrete = q.support.is_discrete, p.support.is_discrete
+    if is_point_mass(q) != is_point_mass(p):
+        return f"{'q' if is_point_mass(q) else 'p'} is a point mass, which has no density"
+    q_discrete, p_discrete = _is_discrete(q), _is_discrete(p)
     if q_discrete != p_discrete:
         kinds = {True: "discrete", False: "continuous"}
         return f"q is {kinds[q_discrete]} and p is {kinds[p_discrete]}"
     if p_discrete:
         return _why_other_values(q, p)
-    return _why_narrower(_base(q.support), _base(p.support), read_tensors)
+    reason = _why_narrow_base(q)
+    if reason is not None and _why_narrow_base(p) is None:
+        return reason
+    return _why_narrower(_support(q), _support(p), read_tensors)
+
+
+def _is_discrete(fn: Any) -> bool:
+    """Whether a distribution is a set of atoms, as Pyro's Empirical is on the line."""
+    return fn.support.is_discrete or getattr(fn, "has_enumerate_support", False)
 
 
 def is_point_mass(fn: Any) -> bool:
@@ -109,8 +118,38 @@ def _written(lower: End, upper: End) -> str:
     return "({}, {})".format(*("..." if math.isnan(end) else f"{end:g}" for end in ends))
 
 
-def _base(support: Any) -> Any:
-    """A constraint of single elements, where the support is a product or a mixture of it."""
+def _support(fn: Any) -> Any:
+    """The support of single elements, where the support is a product or a mixture of it."""
+    if isinstance(_unwrapped(fn), VonMises):
+        return _CIRCLE
+    support = fn.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
+
+
+class _Circle(constraints.Constraint):
+    def __repr__(self) -> str:
+        return "a circle"
+
+
+_CIRCLE = _Circle()  # torch says that an angle is real, and gives it a periodic density
+
+
+def _why_narrow_base(fn: Any) -> str | None:
+    """Why a transform of a narrow density does not reach the whole codomain that torch takes for its support."""
+    fn = _unwrapped(fn)
+    if type(fn).support is not TransformedDistribution.support or not fn.transforms:
+        return None  # torch's own families, such as LogNormal, declare the support
+    base, domain = _support(fn.base_dist), fn.transforms[0].domain
+    while hasattr(domain, "base_constraint"):
+        domain = domain.base_constraint
+    narrower = _why_narrower(base, domain, read_tensors=False)
+    return None if narrower is None else f"q is a transform of a density with support {base}, which has bounds"
+
+
+def _unwrapped(fn: Any) -> Any:
+    """A distribution without ``to_event``, ``expand`` and ``mask``."""
+    while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
+        fn = fn.base_dist
+    return fn

@@ -104,7 +104,11 @@ def check_site(role: str, name: str, node: Any, num_particles: int, batch_size: 
         and (particles.dim, particles.size) == (PARTICLE_DIM, num_particles)
     )
     if not in_place:
-        got = [f"{f.name!r} of size {f.size} at dim {f.dim}" for f in frames.values() if f.name != PARTICLE_PLATE]
+        got = [
+            f"{f.name!r} of size {f.size}{'' if f.full_size in (None, f.size) else f' of {f.full_size}'} at dim {f.dim}"
+            for f in frames.values()
+            if f.name != PARTICLE_PLATE
+        ]
         raise ContractError(
             f'expected {role} site {name!r} in the one plate "{PLATE}" of size {batch_size} at dim -1, got '
             f'{", ".join(got) or "no plate"}; write `with pyro.plate("{PLATE}", len(x)):`, without subsampling'

@@ -1,4 +1,4 @@
-"""Handing a pair over to ArviZ, 0.23 or 1.x."""
+"""Draws of a pair for ArviZ, 0.23 or 1.x."""
 
 from inspect import signature
 from typing import Any
@@ -13,7 +13,7 @@ from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import LABEL, OBSERVED
 from ppvae.evaluation.progress import blocks
-from ppvae.evaluation.requirements import require_continuous
+from ppvae.evaluation.requirements import require_continuous, require_known
 from ppvae.objectives.base import require_count
 
 Groups = dict[str, dict[str, Tensor]]
@@ -57,6 +57,7 @@ def inference_data(
     draws, candidates = require_count("draws", draws), require_count("candidates", candidates)
     rows = max(1, require_count("chunk", chunk) // (draws * candidates))
     with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
+        require_known(batch)
         require_continuous(pair.prior(batch.rows(slice(0, 1)), 1))
         parts = [_groups_of(pair, batch, block, draws, candidates) for block in blocks(len(batch), rows)]
     groups = {group: _joined([part[group] for part in parts]) for group in parts[0]}

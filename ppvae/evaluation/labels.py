@@ -1,4 +1,4 @@
-"""What the guide says of a datum: its class, its code."""
+"""Predictions of a guide: classes, accuracy, posterior means."""
 
 from collections.abc import Callable
 from typing import Any

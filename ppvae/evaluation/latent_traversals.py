@@ -1,4 +1,4 @@
-"""What the model makes of a code when one of its elements is moved."""
+"""Traversals: E[x | z] while one element of a code moves."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a guide puts into the latents: activity, rate, distortion, mutual information.
+"""Statistics of a latent: active units, rate, distortion, mutual information.
 
     rate = E_x KL(q(z | x) || p(z)) = I + KL(q(z) || p(z)),   q(z) = 1/N sum_n q(z | x_n)
     distortion = - E_x E_q log p(x | z)
@@ -26,6 +26,7 @@ from ppvae.engine.particles import Particles, Site
 from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError
 from ppvae.evaluation.progress import blocks
+from ppvae.evaluation.requirements import require_known
 from ppvae.objectives.base import require_count
 
 ACTIVE = 0.01
@@ -142,6 +143,7 @@ def latent_statistics(
 
 def _first_latents(pair: Pair, batch: Batch, site: str) -> tuple[str, str]:
     """The latent that the guide, and the one that the model draws first. Raises ContractError for discrete sites."""
+    require_known(batch)
     require_can_score(pair.guide)
     with forked_randomness(batch.x.device):
         particles = pair.draw(batch.rows(slice(0, 1)))

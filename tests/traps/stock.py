@@ -1,4 +1,4 @@
-"""How a test says that stock Pyro is wrong."""
+"""Assertions that stock Pyro is wrong."""
 
 import pyro
 

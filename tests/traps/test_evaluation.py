@@ -43,7 +43,7 @@ class Narrow(ppvae.Guide):
             pyro.sample("z", dist.Normal(x / 2, self.factor * 0.5**0.5 * torch.ones_like(x)))
 
 
-def test_stock_khat_is_one_for_the_batch_and_condemns_weights_that_are_good():
+def test_stock_khat_is_one_number_for_the_batch_and_rejects_good_weights():
     model, guide, x = UnitNormal(), Narrow(0.8), torch.randn(120).double()
     theirs = psis_diagnostic(model, guide, x, num_particles=2000, max_plate_nesting=1)
     stock(isinstance(theirs, float) and theirs > 0.7, "one k-hat, of the product of all data's weights")
@@ -56,7 +56,7 @@ def test_stock_khat_is_one_for_the_batch_and_condemns_weights_that_are_good():
     assert ((ours.value - evidence).abs() < 4.5 * ours.standard_error).all()
 
 
-def test_stock_normalised_weights_cannot_be_had():
+def test_stock_normalised_weights_raise_a_type_error():
     model, x = linear_gaussian()
     guide = nearly_exact(model)
     options = {"num_samples": 5, "max_plate_nesting": 1, "normalized": True}
@@ -80,7 +80,7 @@ def drawn_anew(module: nn.Module) -> nn.Module:
     return module
 
 
-def test_stock_sylvesters_log_determinant_is_wrong_away_from_its_start():
+def test_stock_sylvester_has_a_wrong_log_determinant_after_training():
     theirs, ours = [], []
     for z in torch.randn(10, 4).double():
         found, exact = log_determinants(drawn_anew(transforms.Sylvester(4, 1)), z)
@@ -91,9 +91,8 @@ def test_stock_sylvesters_log_determinant_is_wrong_away_from_its_start():
     torch.testing.assert_close(*torch.stack(ours, 1), rtol=1e-8, atol=1e-8)
 
 
-def test_splines_keep_their_digits_in_single_precision_at_the_weights_they_start_from():
-    """Pyro's splines are used as they are. Far from here (weights several times as large) float32 loses digits in
-    scoring a value that it did not draw, nats at last: score such a guide in float64."""
+def test_splines_are_exact_in_single_precision_at_their_first_weights():
+    """With weights several times as large float32 loses digits, up to nats, in scoring a value that it did not draw."""
     double, data = FlowGuide(MLP(5, [8], 2 * 4 + 3), neural_spline(4, 3), 4).double(), torch.randn(200, 5).double()
     for guide, x, digits in ((double, data, 1e-10), (copy.deepcopy(double).float(), data.float(), 1e-3)):
         q = guide.distribution(guide.encoder(x))
@@ -101,7 +100,7 @@ def test_splines_keep_their_digits_in_single_precision_at_the_weights_they_start
         torch.testing.assert_close(q.log_prob(z.clone()), q.log_prob(z), rtol=0, atol=digits)
 
 
-def test_step_sizes_of_a_scored_run_are_the_pilots_whatever_its_chains_do(monkeypatch):
+def test_step_sizes_of_a_scored_run_do_not_depend_on_its_chains(monkeypatch):
     model, x = linear_gaussian()
     temperatures, pilot = 7, 7 * annealing.PILOT_TRANSITIONS
 
@@ -125,12 +124,12 @@ def test_step_sizes_of_a_scored_run_are_the_pilots_whatever_its_chains_do(monkey
     assert len(as_it_goes) == pilot + temperatures - 1
     for (size, _), (other, _) in zip(as_it_goes, all_rejected, strict=True):
         assert torch.equal(size, other)
-    assert any(not torch.equal(as_it_goes[0][0], size) for size, _ in as_it_goes)  # the pilot did learn
+    assert any(not torch.equal(as_it_goes[0][0], size) for size, _ in as_it_goes)  # the pilot adapted them
     accepted = torch.stack([accepted for _, accepted in as_it_goes[pilot:]])
-    assert (accepted.any(1) & ~accepted.all(1)).any()  # chains of one datum fare differently
+    assert (accepted.any(1) & ~accepted.all(1)).any()  # some chains of a datum move and others do not
 
 
-def test_each_chain_accepts_on_its_own():
+def test_each_chain_accepts_separately():
     u = torch.randn(50, 3, 2).double()
     steps = torch.tensor([0.1, 1.2, 1e6]).double()
     after, accepted = hmc_step(lambda u: -0.5 * u.square().sum(-1), u, steps, 3)

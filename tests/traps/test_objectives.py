@@ -1,4 +1,4 @@
-"""Bounds, wake-sleep, and what a training step asks of the device."""
+"""Bounds, wake-sleep, and training steps that wait for the device."""
 
 import warnings
 
@@ -16,16 +16,14 @@ from pyro.infer import (
 from pyro.nn import PyroModule
 
 import ppvae
-from ppvae.engine.tracing import mark_known
 from ppvae.nn import MLP
-from ppvae.training.step import Trainer
-from tests.catalogue import LABELS, OBJECTIVES, PAIRS
+from tests.catalogue import PAIRS
 from tests.ppvae.objectives.estimates import loss, per_row, rows
 from tests.ppvae.oracles import Exact, Walk, WalkBack, gaussian_mixture, linear_gaussian, nearly_exact
 from tests.traps.stock import VECTORISED, raises, stock
 
 
-def test_a_subsampled_plates_scale_makes_stock_renyis_bound_pass_the_evidence():
+def test_stock_renyi_with_a_subsampled_plate_exceeds_the_evidence():
     model, _ = linear_gaussian()
     guide, x = nearly_exact(model), torch.randn(40, 5).double()
 
@@ -45,14 +43,14 @@ def test_a_subsampled_plates_scale_makes_stock_renyis_bound_pass_the_evidence():
         [-estimator.loss(subsampling_model, subsampling_guide, index) for _ in range(10) for index in batches]
     )
     ours = torch.tensor([-4 * ppvae.IWAE(50).loss(model, guide, x[index]) for _ in range(10) for index in batches])
-    # Each mean is over whole passes: the spread of a pass is that of its four batches' noise.
+    # Each mean is over whole passes over the data, so that the spread is that of the draws alone.
     theirs, ours = theirs.reshape(10, 4).mean(1), ours.reshape(10, 4).mean(1)
-    stock(theirs.mean() > evidence + 4 * theirs.std() / 10**0.5, "the scale stands inside the logarithm")
+    stock(theirs.mean() > evidence + 4 * theirs.std() / 10**0.5, "the scale is inside the logarithm")
     assert ours.mean() < evidence + 4 * ours.std() / 10**0.5
     assert ours.mean() > evidence - 1.0  # 50 particles of a guide that is nearly exact
 
 
-def test_a_scale_is_refused():
+def test_subsampled_plate_is_refused():
     model, _, x = PAIRS["linear_gaussian"].make()
 
     class Scaled(ppvae.Guide):
@@ -74,7 +72,7 @@ class SampledCategorical(PyroModule):
             pyro.sample("z", dist.Categorical(logits=self.network(x)))
 
 
-def test_stock_renyi_neither_enumerates_a_discrete_site_nor_gives_its_guide_a_gradient():
+def test_stock_renyi_does_not_enumerate_a_discrete_site_and_gives_its_guide_no_gradient():
     model, x = gaussian_mixture()
     guide = SampledCategorical()
     estimator, evidence = RenyiELBO(alpha=0, num_particles=3, **VECTORISED), model.log_evidence(x)
@@ -84,7 +82,7 @@ def test_stock_renyi_neither_enumerates_a_discrete_site_nor_gives_its_guide_a_gr
         warnings.simplefilter("ignore")
         enumerated = RenyiELBO(alpha=0, num_particles=3).loss(model, config_enumerate(guide), x)
     stock(abs(enumerated + evidence.sum()) > 1, "an enumerated site is not summed")
-    # Ours sums the site, so that the bound is the evidence and its gradient the evidence's, whatever the guide.
+    # Here the site is summed: the bound is the evidence, and so is its gradient, whatever the guide.
     torch.testing.assert_close(-loss(ppvae.IWAE(3), model, guide, x), evidence)
     for alpha in (-2.0, 0.0, 3.0):
         torch.testing.assert_close(-loss(ppvae.Renyi(alpha, 3), model, Exact(model), x), evidence)
@@ -99,7 +97,7 @@ def test_stock_renyi_neither_enumerates_a_discrete_site_nor_gives_its_guide_a_gr
 
 
 @pytest.mark.parametrize("estimator", [RenyiELBO(alpha=0, num_particles=2), ReweightedWakeSleep()])
-def test_stock_multi_sample_estimators_cannot_be_called_as_a_loss(estimator):
+def test_stock_multi_sample_estimators_have_no_differentiable_loss(estimator):
     model, guide, x = PAIRS["linear_gaussian"].make()
     stock(raises(AttributeError, lambda: estimator(model, guide)(x)), "no differentiable_loss")
     ours = ppvae.IWAE(2) if isinstance(estimator, RenyiELBO) else ppvae.ReweightedWakeSleep(2)
@@ -107,7 +105,7 @@ def test_stock_multi_sample_estimators_cannot_be_called_as_a_loss(estimator):
     assert all(p.grad.abs().max() > 0 for p in guide.parameters())
 
 
-def test_stock_wake_sleep_has_one_weight_for_the_batch():
+def test_stock_wake_sleep_has_one_weight_for_the_whole_batch():
     model, x = linear_gaussian()
     guide = PAIRS["linear_gaussian"].guide().double()
     whole = ppvae.ReweightedWakeSleep(50)
@@ -122,7 +120,7 @@ def test_stock_wake_sleep_has_one_weight_for_the_batch():
     assert (-values.mean(0) < model.log_evidence(x) + 4 * error).all()
 
 
-def test_stock_wake_sleep_fails_within_a_flow_that_has_no_inverse():
+def test_stock_wake_sleep_raises_a_key_error_for_a_flow_without_inverse():
     model, guide, x = PAIRS["flow_planar"].make()
     estimator = ReweightedWakeSleep(num_particles=3, max_plate_nesting=1)
     stock(raises(KeyError, lambda: estimator.loss(model, guide, x)), "KeyError from the transform's cache")
@@ -130,7 +128,7 @@ def test_stock_wake_sleep_fails_within_a_flow_that_has_no_inverse():
         ppvae.ReweightedWakeSleep(3).loss(model, guide, x)
 
 
-def test_stock_closed_form_kl_is_wrong_for_a_guide_from_below():
+def test_stock_closed_form_kl_is_wrong_for_a_bottom_up_guide():
     x = torch.tensor([1.5, -2.0, 0.3]).double()
     evidence = dist.Normal(0.0, 3**0.5).log_prob(x)
     particles = ppvae.draw(Walk(), WalkBack(), x, num_particles=2000)
@@ -141,10 +139,10 @@ def test_stock_closed_form_kl_is_wrong_for_a_guide_from_below():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = -TraceMeanField_ELBO(num_particles=2000, **VECTORISED).loss(Walk(), WalkBack(), x)
-    stock(abs(theirs - evidence.sum()) > 10 * error.sum(), "the prior of a site hangs on a later draw")
+    stock(abs(theirs - evidence.sum()) > 10 * error.sum(), "the prior of a site depends on a later draw")
 
 
-def test_stock_elbo_is_noisy_at_the_exact_posterior():
+def test_stock_elbo_gradient_is_noisy_at_the_exact_posterior():
     model, guide, x = rows(500)
     with torch.no_grad():  # orthogonal loadings, so that the posterior is diagonal
         model.weight.copy_(torch.linalg.qr(model.weight)[0])
@@ -155,32 +153,13 @@ def test_stock_elbo_is_noisy_at_the_exact_posterior():
     torch.testing.assert_close(posterior.covariance_matrix[0], (variance / (1 + variance)) * torch.eye(2).double())
     for objective in (ppvae.StickingTheLanding(3), ppvae.DReG(3)):
         assert per_row(objective, model, guide, x).abs().max() < 1e-9
-    assert per_row(ppvae.ELBO(analytic_kl=False), model, guide, x).std() > 0.5  # as it must be
+    assert per_row(ppvae.ELBO(analytic_kl=False), model, guide, x).std() > 0.5  # the score is part of this gradient
     surrogate = Trace_ELBO().differentiable_loss(model, guide, x)
     theirs = torch.autograd.grad(surrogate, guide.log_scale)[0]
     stock(theirs.std() > 0.5, "the score of q stays in the gradient")
 
 
-@pytest.mark.parametrize(
-    ("pair", "objective"),
-    [
-        (pair, objective)
-        for pair in ("gaussian_vae", "label", "label_style", "top_down", "mixture_guide")
-        for objective in OBJECTIVES
-        if OBJECTIVES[objective].fits(PAIRS[pair])
-    ],
-)
-def test_a_training_step_never_asks_the_device_for_a_number(pair, objective):
-    """On the meta device no tensor has values: whatever asks for one, or branches on one, fails."""
-    model, guide, x = (part.to("meta") for part in PAIRS[pair].make())
-    estimator = OBJECTIVES[objective].make()
-    parts = [(x,), (x, mark_known(LABELS.abs().to("meta")))] if PAIRS[pair].labelled else [(x,)]
-    optimizer = torch.optim.SGD([*model.parameters(), *guide.parameters()], 0.1)
-    with pyro.validation_enabled(False):  # as in fit
-        assert Trainer(model, guide, estimator, optimizer).step(parts, [], step=0).device.type == "meta"
-
-
-def test_stock_elbo_asks_the_device_for_a_number():
+def test_stock_elbo_reads_a_number_from_the_device():
     model, guide, x = (part.to("meta") for part in PAIRS["gaussian_vae"].make())
     with pyro.validation_enabled(False):
         fails = raises(RuntimeError, lambda: Trace_ELBO().differentiable_loss(model, guide, x))

@@ -1,4 +1,4 @@
-"""The global parameter store, and modules that are not in it."""
+"""Pyro's global parameter store, and modules outside it."""
 
 import warnings
 
@@ -65,7 +65,7 @@ def with_svi(objective, x, steps=3):
     ]
 
 
-def test_a_second_pair_of_the_same_classes_does_not_train_under_stock_svi():
+def test_stock_svi_does_not_train_a_second_pair_of_the_same_classes():
     x = torch.randn(6, 5).double()
     first, second, third = ((PyroPlainModel(), PyroPlainGuide()) for _ in range(3))
     assert all(moved(first, with_svi(Trace_ELBO(), x)))
@@ -75,12 +75,12 @@ def test_a_second_pair_of_the_same_classes_does_not_train_under_stock_svi():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert all(moved(pair, lambda model, guide: ppvae.fit(model, guide, ppvae.ELBO(), x, **options)))
-    for seed in (0, 1):  # names of their own: ours train in a stock loop as well
+    for seed in (0, 1):  # with names of their own, pairs of ppvae train in a stock loop as well
         model, guide, data = PAIRS["gaussian_vae"].make(seed)
         assert all(moved((model, guide), with_svi(Trace_ELBO(), data)))
 
 
-def test_stock_estimators_give_plain_modules_no_gradient():
+def test_stock_estimators_give_no_gradient_to_plain_modules():
     x = torch.randn(6, 5).double()
     estimators = [RenyiELBO(alpha=0, num_particles=3, **VECTORISED), Trace_ELBO(), TraceMeanField_ELBO()]
     for estimator in estimators:

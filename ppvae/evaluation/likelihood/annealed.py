@@ -36,8 +36,10 @@ class BidirectionalEstimate:
     """Lower and upper bounds of log p(x) on data drawn from the model itself; in nats.
 
     Attributes:
-        lower, upper: the forward and the backward run.
-        x: the simulated data, shape (B, *event_shape).
+        lower: the forward run.
+        upper: the backward run.
+        x: the simulated data, shape (B, *event_shape). Evaluate them by another seed than the one of the simulation:
+            with the same one, draws of the guide repeat its random numbers.
     """
 
     lower: AnnealedEstimate

@@ -139,7 +139,7 @@ def bdmc(
     progress: bool = False,
     **given: Array,
 ) -> BidirectionalEstimate:
-    """Bound log p(x) from both sides on simulated data: how far off can :func:`ais` be with these settings?
+    """Bound log p(x) from both sides on simulated data: the gap bounds the error of :func:`ais` with these settings.
 
     Args:
         model: generative model with continuous latents.

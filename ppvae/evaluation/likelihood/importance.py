@@ -126,7 +126,8 @@ def log_marginal(
         progress: show a progress bar.
         given: conditions of B rows each. The estimate is that of log p(x | given).
 
-    The pair is in evaluation mode. Weights are computed in the pair's type and summed in float64.
+    The pair is in evaluation mode. Weights are computed in the pair's type and summed in float64. A mode of the
+    posterior that q never draws shows in no weight and in no k-hat: compare with :func:`ais` on a few data.
 
     Raises:
         ContractError: the pair or the data break the contract, q is not a density over the prior's whole space, or the

@@ -1,4 +1,4 @@
-"""What a guide loses, and where: by its family of distributions, or by amortizing them.
+"""The gaps of a guide: by its family of distributions, and by amortizing them.
 
     log p(x)  -  L[q*]  =  approximation gap     q*: the best of the guide's family for this datum alone
     L[q*]     -  L[q]   =  amortization gap      q:  the guide's own answer

@@ -1,6 +1,9 @@
 """Pareto k-hat of importance weights, by ArviZ (0.x and 1.x), and the limit that it is compared with."""
 
 import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -66,11 +69,17 @@ def pareto_khat(log_weight: np.ndarray) -> np.ndarray:
 
 
 def _psis(log_weight: np.ndarray) -> np.ndarray:
-    """k-hat of rows of finite log weights, by whichever ArviZ is installed."""
-    try:
-        from arviz_stats.base import array_stats  # ArviZ 1.x expects the negative log weights
-    except ImportError:
-        from arviz import psislw  # ArviZ 0.x expects the log weights and changes its argument
+    """k-hat of rows of finite log weights."""
+    return np.atleast_1d(_smoother()(log_weight)[1])
 
-        return np.atleast_1d(psislw(log_weight.copy())[1])
-    return np.atleast_1d(array_stats.psislw(-log_weight, axis=-1)[1])
+
+@cache
+def _smoother() -> Callable[[np.ndarray], tuple[Any, Any]]:
+    """ArviZ's Pareto smoothing of log weights, of whichever ArviZ is installed."""
+    try:
+        from arviz_stats.base import array_stats
+    except ImportError:
+        from arviz import psislw
+
+        return lambda log_weight: psislw(log_weight.copy())  # ArviZ 0.x changes its argument
+    return lambda log_weight: array_stats.psislw(-log_weight, axis=-1)  # ArviZ 1.x expects negative log weights

@@ -1,4 +1,4 @@
-"""The path from f_0 to p(x, z) that annealing goes, in unconstrained coordinates.
+"""The annealing path from f_0 to p(x, z), in unconstrained coordinates.
 
 f_b(z) = f_0(z)^(1 - b) p(x, z)^b,   f_0 = p(z) or q(z | x)
 """

@@ -1,4 +1,4 @@
-"""What every estimate of a quantity of each datum has."""
+"""Estimates for each datum, with the two errors of their mean."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
-"""What can be known on data that the model itself drew, because one exact draw of the posterior comes with each.
+"""Upper bound and calibration on simulated data, where an exact posterior draw comes with each datum.
 
-(z*, x) ~ p(z) p(x | z) makes z* a draw of p(z | x).
+For (z*, x) ~ p(z) p(x | z), z* is a draw of p(z | x).
 """
 
 import math
@@ -29,7 +29,8 @@ class UpperBound:
     Attributes:
         value: of each datum, shape (B,).
         lower: the importance-weighted lower bound of the same data, from the K - 1 draws of the guide, shape (B,).
-        x: the simulated data, shape (B, *event_shape).
+        x: the simulated data, shape (B, *event_shape). Evaluate them by another seed than the one of the simulation:
+            with the same one, draws of the guide repeat its random numbers.
     """
 
     value: Tensor

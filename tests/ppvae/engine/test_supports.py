@@ -13,6 +13,7 @@ NORMAL = dist.Normal(0.0, 1.0)
 VECTOR = dist.Normal(zeros, 1.0).to_event(1)
 WIDE = dist.Uniform(-1.0, 2.0)
 UNIT = dist.Uniform(0.0, 1.0)
+SHIFTED = dist.TransformedDistribution(dist.Gamma(2.0, 1.0), [dist.transforms.AffineTransform(-5.0, 2.0)])
 PAIRS_WITH_WEIGHTS = {
     "the same family": (dist.Normal(1.0, 3.0), NORMAL),
     "another family on the line": (dist.Cauchy(0.0, 1.0), NORMAL),
@@ -37,6 +38,14 @@ PAIRS_WITH_WEIGHTS = {
     "two classes for a coin": (dist.Categorical(torch.ones(2)), dist.Bernoulli(0.5)),
     "counts": (dist.Poisson(2.0), dist.Poisson(5.0)),
     "a point mass in both": (dist.Delta(zeros), dist.Delta(zeros)),
+    "angles": (dist.VonMises(zeros, 1.0).to_event(1), dist.VonMises(zeros + 1, 2.0).to_event(1)),
+    "a family that torch makes of a transform": (dist.Gumbel(0.0, 1.0), NORMAL),
+    "another of them": (dist.Weibull(1.0, 2.0), dist.LogNormal(0.0, 1.0)),
+    "a transform of a half-line in both": (SHIFTED, SHIFTED),
+    "a stretched flow": (
+        dist.TransformedDistribution(VECTOR, [dist.transforms.AffineTransform(zeros, zeros + 2, event_dim=1)]),
+        VECTOR,
+    ),
 }
 PAIRS_WITHOUT = {
     "point mass": (dist.Delta(torch.tensor(0.3)), NORMAL),
@@ -58,6 +67,17 @@ PAIRS_WITHOUT = {
     ),
     "is continuous and p is discrete": (NORMAL, dist.Categorical(torch.ones(3))),
     "q is discrete and p is continuous": (dist.Bernoulli(0.5), UNIT),
+    "p is a point mass": (NORMAL, dist.Delta(torch.tensor(0.0))),
+    "is discrete and p is continuous": (dist.Empirical(torch.randn(5), torch.zeros(5)), NORMAL),
+    "q has support a circle and p Real": (dist.VonMises(0.0, 1.0), NORMAL),
+    "q has support Real.* and p a circle": (NORMAL, dist.VonMises(0.0, 1.0)),
+    "transform of a density with support Greater": (SHIFTED, NORMAL),
+    "transform of a density with support Interval": (
+        dist.TransformedDistribution(
+            dist.Beta(zeros + 1, 1.0).to_event(1), [dist.transforms.AffineTransform(-9.0, 18.0)]
+        ),
+        VECTOR,
+    ),
     "support Simplex": (dist.Dirichlet(torch.ones(3)), VECTOR),
 }
 
