@@ -1,8 +1,8 @@
-"""A guide that starts at the answer of another guide and improves it for each datum: semi-amortized inference.
+"""A guide that improves the q(z | x) of another guide for each datum: semi-amortized inference.
 
     lambda_0 = encoder(x);   lambda_t = lambda_{t-1} + Adam step on ELBO(x; lambda);   q(z | x) = q(z; lambda_T)
 
-The encoder gets the gradient of the bound at the refined answer, as if the steps were a constant shift.
+The encoder gets the gradient of the bound at the refined features, as if the steps were a constant shift.
 
 Source: Krishnan, Liang and Hoffman 2018, "On the Challenges of Learning with Inference Networks on Sparse,
 High-dimensional Data"; Kim et al. 2018, "Semi-Amortized Variational Autoencoders" (who differentiate the steps too).

@@ -22,6 +22,7 @@ ORDER = ["errors", "cli", "plots", "nn", "distributions", "engine", "data", "obj
 EXAMPLES = {name: ["errors", "nn", "distributions", "engine", "data", "objectives"] for name in ("models", "guides")}
 
 OUTSIDE = ("models", "guides", "experiments", "tests")
+WITHOUT_TEST_FILE = "__init__.py"  # imports names alone; this file tests them
 LOADED_WHERE_USED = [
     "PIL",
     "arviz",
@@ -167,3 +168,10 @@ def test_import_ppvae_does_not_load(loaded, package):
 def test_pyproject_lists_every_package():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(listed) == PACKAGES
+
+
+def test_every_module_has_a_test_file():
+    """The test of ppvae/a/b.py is tests/ppvae/a/test_b.py. Experiments are tested by what they print and write."""
+    files = [path.relative_to(ROOT) for path in MODULES.values() if path.name != WITHOUT_TEST_FILE]
+    missing = [str(file) for file in files if not (ROOT / "tests" / file.parent / f"test_{file.name}").exists()]
+    assert missing == []

@@ -3,8 +3,14 @@
 import pyro
 import pytest
 import torch
+from ppvae.guides import LabelGuide
+from ppvae.models import SemiSupervisedVAE
+from pyro.distributions.testing import fakes
+from torch import nn
 
 import ppvae
+from ppvae.distributions.likelihoods import Gaussian
+from ppvae.nn import MLP, LabelledMLP
 from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS
 
 CELLS = [(pair, objective) for pair in ALL_PAIRS for objective in OBJECTIVES]
@@ -107,6 +113,43 @@ def test_log_marginal_of_every_pair_is_finite(pair):
     result = ppvae.log_marginal(model, guide, batch, num_particles=30)
     assert result.value.shape == result.ess.shape == result.khat.shape == (len(batch),)
     assert torch.isfinite(result.value).all()
+
+
+class ScoreFunction(ppvae.Guide):
+    """Draws that pass no gradient on."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(5, 2)
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", fakes.NonreparameterizedNormal(self.net(x), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("objective", [ppvae.ReweightedWakeSleep(5), pyro.infer.Trace_ELBO()])
+def test_fit_trains_a_guide_without_reparameterised_draws(objective):
+    model, _, x = PAIRS["linear_gaussian"].make()
+    guide = ScoreFunction().double()
+    before = guide.net.weight.detach().clone()
+    ppvae.fit(model, guide, objective, x, epochs=2, batch_size=2, progress=False)
+    assert not torch.equal(before, guide.net.weight)
+    assert torch.isfinite(ppvae.log_marginal(model, guide, x, num_particles=10).value).all()
+
+
+def test_fit_trains_a_semi_supervised_pair_on_the_features_of_another():
+    """M1+M2: the second pair is trained on the posterior means of the first."""
+    m1, m1_guide, x = PAIRS["gaussian_vae"].make()
+    ppvae.fit(m1, m1_guide, ppvae.ELBO(), x, epochs=2, batch_size=3, progress=False)
+    codes = ppvae.features(m1_guide, x).detach()
+    m2 = SemiSupervisedVAE(LabelledMLP(2, 4, [8], 3), 2, 4, Gaussian(0.5)).double()
+    m2_guide = LabelGuide(MLP(3, [8], 4), MLP(3, [8], 4)).double()
+    data = ppvae.Dataset(codes, LABELS, num_classes=4)
+    result = ppvae.fit(
+        m2, m2_guide, ppvae.ELBO() + ppvae.ClassifierLoss(1.0), data, epochs=3, batch_size=2, progress=False
+    )
+    assert result.metrics[-1]["loss"] < result.metrics[0]["loss"]
+    assert ppvae.predict(m2_guide, codes).shape == (len(x), 4)
 
 
 def test_iwae_with_every_latent_enumerated_does_not_depend_on_the_guide():

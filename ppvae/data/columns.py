@@ -62,7 +62,13 @@ def as_labels(value: Any, rows: int, num_classes: int | None) -> Tensor:
 
 
 def as_conditions(given: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
-    """Named conditions as tensors of ``rows`` rows. Raises DataError for another object, number of rows, or name."""
+    """Named conditions as tensors of ``rows`` rows. Raises DataError for another object, number of rows, or name.
+
+    Example:
+
+        >>> as_conditions({"angle": torch.zeros(3)}, rows=3)
+        {'angle': tensor([0., 0., 0.])}
+    """
     conditions = {}
     for name, value in given.items():
         if name in RESERVED or iskeyword(name) or not name.isidentifier():
@@ -87,7 +93,13 @@ def as_conditions(given: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
 
 
 def has_missing(column: Tensor, name: str) -> bool:
-    """Whether a column holds NaN, a missing element. Raises DataError where it holds infinity or nothing but NaN."""
+    """Whether a column holds NaN, a missing element. Raises DataError where it holds infinity or nothing but NaN.
+
+    Example:
+
+        >>> has_missing(torch.tensor([[1.0, torch.nan]]), "x"), has_missing(torch.tensor([[1.0, 2.0]]), "x")
+        (True, False)
+    """
     if not column.is_floating_point() or not column.numel() or torch.isfinite(torch.stack(column.aminmax())).all():
         return False
     infinite = column.isinf()
@@ -102,7 +114,13 @@ def has_missing(column: Tensor, name: str) -> bool:
 
 
 def first_row(bad: Tensor) -> int:
-    """The first row of which an element is true."""
+    """The first row of which an element is true.
+
+    Example:
+
+        >>> first_row(torch.tensor([[False, False], [False, True]]))
+        1
+    """
     return int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
 
 
@@ -110,6 +128,13 @@ def require_within(x: Tensor, low: float, high: float, purpose: str, remedy: str
     """Raise DataError, with the first value and its row, unless low <= x <= high wherever x is not NaN.
 
     The message names the row of the data, of which x holds each ``every``-th.
+
+    Example:
+
+        >>> require_within(torch.tensor([[0.5]]), 0, 1, "for pixels", "divide by 255")
+        >>> require_within(torch.tensor([[0.5], [2.0]]), 0, 1, "for pixels", "divide by 255")
+        Traceback (most recent call last):
+        ppvae.errors.DataError: expected values in [0, 1] for pixels, got 2 in row 1; divide by 255
     """
     least, most = x.aminmax() if x.numel() else (low, high)
     if least >= low and most <= high:
@@ -123,7 +148,12 @@ def require_within(x: Tensor, low: float, high: float, purpose: str, remedy: str
 
 
 def require_binary(x: Tensor, levels: int | None) -> None:
-    """Raise DataError, with the first other value and its row, unless x is black or white wherever it is not NaN."""
+    """Raise DataError, with the first other value and its row, unless x is black or white wherever it is not NaN.
+
+    Example:
+
+        >>> require_binary(torch.tensor([[0, 255]]), levels=256)
+    """
     white = 1 if levels is None else levels - 1
     bad = (x != 0) & (x != white) & ~x.isnan()
     if bad.any():

@@ -237,7 +237,14 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training and test part of one data set, and a validation part if one is held out."""
+    """Training and test part of one data set, and a validation part if one is held out.
+
+    Example:
+
+        >>> splits = Splits(train=Dataset(torch.zeros(8, 2)), test=Dataset(torch.zeros(2, 2)))
+        >>> len(splits.train), len(splits.test), splits.validation is None
+        (8, 2, True)
+    """
 
     train: Dataset
     test: Dataset

@@ -19,12 +19,25 @@ _PARTS = (("train", 60_000), ("t10k", 10_000))
 
 
 def of_torchvision(name: str) -> Callable[[Path], tuple[Part, Part]]:
-    """The reader of ``torchvision.datasets.MNIST`` or a set of its form; torchvision is imported to download only."""
+    """The reader of ``torchvision.datasets.MNIST`` or a set of its form; torchvision is imported to download only.
+
+    Example:
+
+        >>> read = of_torchvision("MNIST")  # nothing is read or downloaded before read(root)
+        >>> callable(read)
+        True
+    """
     return lambda root: _read(name, root)
 
 
 def torchvision_set(name: str) -> Any:
-    """A class of ``torchvision.datasets``. Raises DataError if torchvision cannot be imported."""
+    """A class of ``torchvision.datasets``. Raises DataError if torchvision cannot be imported.
+
+    Example:
+
+        >>> torchvision_set("MNIST").__name__
+        'MNIST'
+    """
     try:
         datasets = import_module("torchvision.datasets")  # imported late: it takes seconds
     except (ImportError, RuntimeError) as error:  # a RuntimeError if torch is of another build
@@ -61,7 +74,7 @@ def _download(name: str, root: Path) -> None:
 
 
 def _reachable(url: str) -> bool:
-    """Whether a host answers in time. A thread of its own, as the look-up of a name has no time-out."""
+    """Whether a connection to a host opens in time. In a separate thread: looking up a name has no time-out."""
     host = (urlparse(url).hostname, 443 if url.startswith("https") else 80)
     answered = threading.Event()
 

@@ -34,13 +34,25 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def damaged(file: Path, reason: object, remedy: str = "put a complete copy in its place") -> DataError:
-    """The error for a file that cannot be read, because of an exception or another reason."""
+    """The error for a file that cannot be read, because of an exception or another reason.
+
+    Example:
+
+        >>> print(damaged(Path("x.npz"), "expected 3 bytes, got 2"))
+        x.npz is damaged (expected 3 bytes, got 2); put a complete copy in its place
+    """
     said = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
     return DataError(f"{file} is damaged ({said}); {remedy}")
 
 
 def is_file(file: Path) -> bool:
-    """Whether the file is there. Raises DataError for a folder, a pipe or a device: reading a pipe waits for ever."""
+    """Whether the file is there. Raises DataError for a folder, a pipe or a device: reading a pipe waits for ever.
+
+    Example:
+
+        >>> is_file(Path("absent.npz"))
+        False
+    """
     if file.is_file():
         return True
     if file.exists() or file.is_symlink():
@@ -100,6 +112,15 @@ def open_member(
 
     Raises:
         DataError: the archive is damaged, or the array has another form, which its header tells.
+
+    Example:
+
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "a.npz")
+        >>> np.savez(file, x=np.arange(3, dtype=np.uint8))
+        >>> with open_member(file, "x", (3,)) as (stream, by_column):
+        ...     list(stream.read())
+        [0, 1, 2]
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -129,6 +150,14 @@ def read_member(file: Path, name: str, shape: tuple[int, ...], dtype: type = np.
 
     Raises:
         DataError: as :func:`open_member`.
+
+    Example:
+
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "a.npz")
+        >>> np.savez(file, x=np.arange(3, dtype=np.uint8))
+        >>> read_member(file, "x", (3,)).tolist()
+        [0, 1, 2]
     """
     with open_member(file, name, shape, dtype) as (stream, by_column):
         content = bytearray(stream.read(int(np.prod(shape)) * np.dtype(dtype).itemsize))
@@ -146,6 +175,13 @@ def array_on_disk(file: Path, shape: tuple[int, ...], blocks: Callable[[], Itera
 
     Raises:
         DataError: the file has another form, or cannot be written.
+
+    Example:
+
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "a.npy")
+        >>> array_on_disk(file, (2, 3), lambda: [np.zeros((2, 3), np.uint8)])[1]
+        tensor([0, 0, 0], dtype=torch.uint8)
     """
     if not is_file(file):
         _write(file, shape, blocks)

@@ -31,12 +31,26 @@ SHAPES3D_FILE = PublishedFile(
 
 
 def sprites(root: Path) -> tuple[Part, Part]:
-    """dSprites by formula; the root is not read."""
+    """dSprites by formula; the root is not read.
+
+    Example:
+
+        >>> (x, y), (test, _) = sprites(Path("unused"))
+        >>> len(x), y is None
+        (737280, True)
+    """
     return with_test_among(Sprites(), TEST_ROWS)
 
 
 def dsprites(root: Path) -> tuple[Part, Part]:
-    """dSprites from its published file, held as one bit a pixel (377 MB)."""
+    """dSprites from its published file, held as one bit a pixel (377 MB).
+
+    Example:
+
+        >>> dsprites(Path("absent"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.DataError: ...
+    """
     return with_test_among(read_dsprites(DSPRITES_FILE.path(root), SPRITES), TEST_ROWS)
 
 
@@ -44,6 +58,12 @@ def shapes3d(root: Path) -> tuple[Part, Part]:
     """3D Shapes, from ``3dshapes.npy`` (5.9 GB, read as it is used), which is made from ``3dshapes.h5`` once.
 
     The published file (267 MB) is compressed in blocks of rows: each batch of shuffled rows would unpack many blocks.
+
+    Example:
+
+        >>> shapes3d(Path("absent"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.DataError: ...
     """
     shape = (len(SHAPES3D), 3, 64, 64)
     x = array_on_disk(root / "3dshapes.npy", shape, lambda: read_shapes3d(SHAPES3D_FILE.path(root), SHAPES3D))
@@ -59,6 +79,14 @@ def read_dsprites(file: Path, factors: Factors) -> PackedImages:
 
     Raises:
         DataError: the file is damaged or has another form.
+
+    Example:
+
+        >>> import tempfile
+        >>> file, factors = Path(tempfile.mkdtemp(), "a.npz"), Factors({"scale": 2})
+        >>> np.savez(file, imgs=np.ones((2, 64, 64), np.uint8), latents_classes=np.array([[0, 0], [0, 1]]))
+        >>> read_dsprites(file, factors)[torch.tensor([1])].shape
+        torch.Size([1, 64, 64])
     """
     classes = read_member(file, "latents_classes", (len(factors), 1 + len(factors.names)), np.int64)
     _check_order(file, "latents_classes", classes[:, 1:], factors)
@@ -88,6 +116,12 @@ def read_shapes3d(file: Path, factors: Factors) -> Iterator[np.ndarray]:
 
     Raises:
         DataError: h5py is not installed, or the file is damaged or has another form.
+
+    Example:
+
+        >>> next(read_shapes3d(Path("absent.h5"), SHAPES3D))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.DataError: ...
     """
     try:
         import h5py

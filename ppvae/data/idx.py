@@ -15,7 +15,13 @@ _UINT8 = 0x08  # the format's code of the type
 
 
 def idx_file(file: Path) -> Path | None:
-    """The file, or else the same file with ``.gz``; None if neither is there."""
+    """The file, or else the same file with ``.gz``; None if neither is there.
+
+    Example:
+
+        >>> idx_file(Path("absent-idx1-ubyte")) is None
+        True
+    """
     packed = file.with_name(f"{file.name}.gz")
     return file if is_file(file) else packed if is_file(packed) else None
 

@@ -62,7 +62,14 @@ def image_folder(path: str | Path, size: Size | None = None, colour: bool = True
 
 
 def celeba(root: Path) -> tuple[Part, Part]:
-    """CelebA's faces, from ``celeba-64.npy`` (2.5 GB, read as it is used), which is made from the pictures once."""
+    """CelebA's faces, from ``celeba-64.npy`` (2.5 GB, read as it is used), which is made from the pictures once.
+
+    Example:
+
+        >>> celeba(Path("absent"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.DataError: ...
+    """
     train, test = CELEBA_ROWS
     x = array_on_disk(root / "celeba-64.npy", (train + test, 3, 64, 64), lambda: _celeba_blocks(root))
     return (x.part(slice(train)), None), (x.part(slice(train, None)), None)
@@ -79,7 +86,7 @@ def _celeba_blocks(root: Path) -> Iterator[np.ndarray]:
         reason = f"{', '.join(absent)} not found" if absent else error
         raise DataError(
             f"CelebA is not complete in {root}/celeba ({reason}). Put its pictures into {pictures} and its five lists "
-            "(list_eval_partition.txt and the others) beside that folder, from "
+            "(list_eval_partition.txt and the others) next to that folder, from "
             "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or by torchvision.datasets.CelebA(root, download=True), "
             "or set PPVAE_DATA to a folder that has them"
         ) from error

@@ -25,7 +25,14 @@ def with_test_apart(x: Tensor, y: Tensor | None, rows: int) -> tuple[Part, Part]
 
 
 def with_test_among(x: Tensor | LazyImages, rows: int) -> tuple[Part, Part]:
-    """All of x as the training part, and ``rows`` of its rows, drawn at random, as the test part."""
+    """All of x as the training part, and ``rows`` of its rows, drawn at random, as the test part.
+
+    Example:
+
+        >>> (x, _), (test, _) = with_test_among(torch.arange(5).unsqueeze(1), 2)
+        >>> len(x), len(test)
+        (5, 2)
+    """
     return (x, None), (x[_shuffled(len(x))[:rows]], None)
 
 
@@ -34,6 +41,12 @@ def hold_out(x: Tensor | LazyImages, y: Tensor | None, rows: int, shuffled: bool
 
     Raises:
         DataError: ``rows`` is not a whole number below the number of rows.
+
+    Example:
+
+        >>> parts = hold_out(torch.arange(5).unsqueeze(1), None, 2, shuffled=False)
+        >>> parts["validation"][0].flatten()
+        tensor([3, 4])
     """
     if whole_number(rows, "the rows to hold out", at_least=0) >= len(x):
         raise DataError(f"expected to hold out at most {len(x) - 1} rows, got {rows}")

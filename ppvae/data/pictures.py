@@ -30,7 +30,17 @@ Size = tuple[int, int]
 
 
 def decoded(files: Sequence[Path], size: Size | None, colour: bool, box: Box | None = None) -> Iterator[np.ndarray]:
-    """The pictures one by one, decoded in parallel; see :func:`decode`."""
+    """The pictures one by one, decoded in parallel; see :func:`decode`.
+
+    Example:
+
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> file = Path(tempfile.mkdtemp(), "a.png")
+        >>> Image.new("L", (4, 3)).save(file)
+        >>> [picture.shape for picture in decoded([file], size=None, colour=False)]
+        [(3, 4)]
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), BLOCK):
             yield from pool.map(lambda file: decode(file, size, colour, box), files[start : start + BLOCK])

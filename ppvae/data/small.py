@@ -13,7 +13,14 @@ _FREYFACES = (1965, 28, 20)
 
 
 def digits(root: Path) -> tuple[Part, Part]:
-    """scikit-learn's digits, grey values 0..16 scaled to 0..255; the root is not read."""
+    """scikit-learn's digits, grey values 0..16 scaled to 0..255; the root is not read.
+
+    Example:
+
+        >>> (x, y), (test, _) = digits(Path("unused"))
+        >>> len(x), len(test), x.shape[1:]
+        (1257, 540, torch.Size([8, 8]))
+    """
     from sklearn.datasets import load_digits  # imported late: it takes a second
 
     digits = load_digits()
@@ -22,7 +29,14 @@ def digits(root: Path) -> tuple[Part, Part]:
 
 
 def freyfaces(root: Path) -> tuple[Part, Part]:
-    """Frey faces, from ``freyfaces.npz``. Raises DataError if it is absent, damaged or of another form."""
+    """Frey faces, from ``freyfaces.npz``. Raises DataError if it is absent, damaged or of another form.
+
+    Example:
+
+        >>> freyfaces(Path("absent"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.DataError: Frey faces are not in absent...
+    """
     file = root / "freyfaces.npz"
     if not is_file(file):
         raise DataError(

@@ -21,6 +21,13 @@ class SummedElements(dist.TorchDistribution):
     Args:
         shape: batch shape and event shape together.
         event_dim: number of rightmost dimensions that form one event.
+
+    Example:
+
+        >>> from ppvae.distributions import likelihoods
+        >>> fn = likelihoods.Bernoulli()(torch.zeros(3, 2), event_dim=1)
+        >>> isinstance(fn, SummedElements)
+        True
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's own way)

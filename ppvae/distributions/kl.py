@@ -14,9 +14,12 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import (
     ContinuousBernoulli,
+    HalfCauchy,
+    HalfNormal,
     Independent,
     MultivariateNormal,
     Normal,
+    TransformedDistribution,
     Uniform,
     kl_divergence,
     register_kl,
@@ -55,10 +58,22 @@ def _same_batch_kl(q: Any, p: Any) -> Tensor | None:
         return _continuous_bernoulli_uniform(q, p)
     if isinstance(q, Uniform) and isinstance(p, ContinuousBernoulli):
         return _uniform_continuous_bernoulli(q, p)
+    if _folds(q) or _folds(p):
+        return None
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
         return None
+
+
+def _folds(fn: Any) -> bool:
+    """Whether a transform is not one to one: torch's formula of two transformed densities is then that of their bases.
+
+    torch has formulas of their own for its half-normal family.
+    """
+    if not isinstance(fn, TransformedDistribution) or isinstance(fn, HalfNormal | HalfCauchy):
+        return False
+    return not all(transform.bijective for transform in fn.transforms)
 
 
 def _expanded(distribution: Any, shape: torch.Size) -> Any:

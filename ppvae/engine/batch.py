@@ -56,6 +56,13 @@ class Batch:
         part = self.map(lambda column: column[index])
         return part if self.all_known else replace(part, all_known=_all_known(part.y))
 
+    def kinds(self) -> "list[Batch]":
+        """The unlabelled and the labelled rows, where there are any. Reads the labels on the host."""
+        known = self.known
+        if known is None or self.all_known:
+            return [self]
+        return [self.rows(mask) for mask in (~known, known) if mask.any()]
+
     def to(self, device: torch.device) -> "Batch":
         """The same rows on another device."""
         return self.map(lambda column: column.to(device))
@@ -66,13 +73,22 @@ class Batch:
         return Batch(function(self.x), None if self.y is None else function(self.y), given, self.all_known)
 
     def with_x(self, x: Tensor) -> "Batch":
-        """The same labels and conditions beside other data."""
+        """The same labels and conditions with other data."""
         return replace(self, x=x)
 
 
 @runtime_checkable
 class HasBatch(Protocol):
-    """Data with columns, such as ``ppvae.data.Dataset``."""
+    """Data with columns, such as ``ppvae.data.Dataset``.
+
+    Example:
+
+        >>> class Zeros:
+        ...     def batch(self, index=slice(None)):
+        ...         return as_batch(torch.zeros(5, 2)[index])
+        >>> isinstance(Zeros(), HasBatch), len(as_batch(Zeros()))
+        (True, 5)
+    """
 
     def batch(self, index: Any = ...) -> Batch:
         """The rows at ``index`` as a batch."""
@@ -88,21 +104,30 @@ def as_batch(
 
     Args:
         data: a batch, a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
-        y: labels, integers of shape (B,), -1 where unknown; only beside a tensor or an array.
-        given: named conditions of B rows each; only beside a tensor or an array.
+        y: labels, integers of shape (B,), -1 where unknown; only with a tensor or an array.
+        given: named conditions of B rows each; only with a tensor or an array.
         dtype: floating type for numpy arrays, torch's default if None; tensors keep theirs.
 
     Raises:
         ContractError: the data are of another kind, or shapes disagree.
+
+    Example:
+
+        >>> as_batch(np.zeros((3, 2)), np.array([0, 2, 1]), {"scale": np.ones(3)}).label
+        tensor([0, 2, 1])
     """
     if not isinstance(data, Tensor | np.ndarray) and isinstance(data, Batch | HasBatch):
         if y is not None or given:
             raise ContractError(
-                f"expected labels and conditions inside the {type(data).__name__}, got them beside it as well; "
+                f"expected labels and conditions inside the {type(data).__name__}, got some as separate arguments; "
                 "make a Dataset(x, y, **given), or pass its x with y and the conditions"
             )
         return data if isinstance(data, Batch) else data.batch(slice(None))
     x = as_column(data, "x", dtype)
+    if not x.is_floating_point():
+        raise ContractError(
+            f"expected floating x, got {x.dtype}; pass ppvae.Dataset(x), which reads grey values, or x.float()"
+        )
     if x.dim() < 1 or len(x) == 0:
         raise ContractError(f"expected x of shape (B, *event_shape) with B >= 1, got {tuple(x.shape)}")
     labels = None if y is None else as_labels(y, len(x))
@@ -111,7 +136,13 @@ def as_batch(
 
 
 def as_labels(y: Any, rows: int) -> Tensor:
-    """Labels as a long tensor of shape (rows,). Raises ContractError unless they are integers of that shape."""
+    """Labels as a long tensor of shape (rows,). Raises ContractError unless they are integers of that shape.
+
+    Example:
+
+        >>> as_labels(np.array([0, -1], dtype=np.int8), rows=2)
+        tensor([ 0, -1])
+    """
     labels = as_column(y, "y")
     if labels.shape != (rows,):
         raise ContractError(f"expected y of shape ({rows},), one label a row of x, got {tuple(labels.shape)}")

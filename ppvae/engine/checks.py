@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import with_partners
-from ppvae.engine.pair import DRAWS_GIVEN_LABEL, Pair, require_classes, require_same_latents
-from ppvae.engine.particles import Site
+from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.requirements import DRAWS_GIVEN_LABEL, require_classes, require_same_latents
+from ppvae.engine.sites import Site
 from ppvae.engine.supports import is_point_mass
 from ppvae.engine.tracing import (
     LABEL,
@@ -35,7 +36,15 @@ CHECKED_PARTICLES = 2  # a network that cannot take leading dimensions fails wit
 
 
 def check_modules(*modules: Any) -> None:
-    """Raise ContractError unless each is a module that amortizes."""
+    """Raise ContractError unless each is a module that amortizes.
+
+    Example:
+
+        >>> check_modules(nn.Linear(1, 1))
+        >>> check_modules(nn.Linear)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.ContractError: expected model and guide to be PyroModules...
+    """
     for module in modules:
         if not isinstance(module, nn.Module):
             raise ContractError(
@@ -53,7 +62,12 @@ def _kind(value: Any) -> str:
 
 
 def check_parameters(model: nn.Module, guide: nn.Module) -> None:
-    """Raise ContractError unless both have parameters of their own."""
+    """Raise ContractError unless both have parameters of their own.
+
+    Example:
+
+        >>> check_parameters(nn.Linear(1, 1), nn.Linear(1, 1))
+    """
     in_model = {id(p): name for name, p in model.named_parameters()}
     for name, parameter in guide.named_parameters():
         if id(parameter) in in_model:
@@ -76,7 +90,12 @@ def _global_names(module: nn.Module) -> set[str]:
 
 
 def check_partners(model: nn.Module, guide: nn.Module) -> None:
-    """Raise ContractError where one holds a copy of the other (a VampPrior its guide, Refined its model)."""
+    """Raise ContractError where one holds a copy of the other (a VampPrior its guide, Refined its model).
+
+    Example:
+
+        >>> check_partners(nn.Linear(1, 1), nn.Linear(1, 1))
+    """
     inside = {id(part) for module in (model, guide) for part in module.modules()}
     for role, module in (("model", model), ("guide", guide)):
         for part in module.modules():
@@ -89,8 +108,22 @@ def check_partners(model: nn.Module, guide: nn.Module) -> None:
                     )
 
 
-def check_conditions(functions: Iterable[Any], batch: Batch) -> None:
-    """Raise ContractError where a condition is missing, or where no part of the pair names it."""
+def check_conditions(functions: Iterable[Any], batch: Batch, allow_others: bool = False) -> None:
+    """Raise ContractError where a condition is missing, or where no part of the pair names it.
+
+    Args:
+        functions: model and guide, or one of them.
+        batch: with conditions.
+        allow_others: accept conditions that none of them names.
+
+    Example:
+
+        >>> batch = Batch(torch.zeros(2, 1), given={"c": torch.zeros(2)})
+        >>> check_conditions([lambda x, y=None, c=None: None], batch)
+        >>> check_conditions([lambda x, y=None: None], batch)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.ContractError: expected conditions that the model or the guide names...
+    """
     known: set[str] = set()
     for function in functions:
         missing = required_conditions_of(function) - batch.given.keys()
@@ -104,23 +137,20 @@ def check_conditions(functions: Iterable[Any], batch: Batch) -> None:
             return
         known |= names
     strangers = sorted(batch.given.keys() - known)
-    if strangers:
+    if strangers and not allow_others:
         raise ContractError(
             f"expected conditions that the model or the guide names ({sorted(known) or 'none'}), got {strangers}; "
             "check the spelling of conditions and options, or name the condition in forward(self, x, y=None, ...)"
         )
 
 
-def kinds_of_rows(batch: Batch) -> list[Batch]:
-    """The unlabelled and the labelled rows, where there are any."""
-    known = batch.known
-    if known is None or batch.all_known:
-        return [batch]
-    return [batch.rows(mask) for mask in (~known, known) if mask.any()]
-
-
 def check_support(distribution: Any, x: Tensor, first_row: int = 0) -> None:
-    """Raise ContractError unless every element of x is finite and in the support of p(x | z)."""
+    """Raise ContractError unless every element of x is finite and in the support of p(x | z).
+
+    Example:
+
+        >>> check_support(torch.distributions.Bernoulli(torch.tensor([0.5])), torch.tensor([[0.0], [1.0]]))
+    """
     if torch.isinf(x).any():
         raise ContractError(
             f"expected finite data, got infinity first in row {first_row + _first(torch.isinf(x))} of x"
@@ -146,7 +176,12 @@ def _first(mask: Tensor) -> int:
 
 
 def check_event_shape(distribution: Any, x: Tensor) -> None:
-    """Raise ContractError unless p(x | z) is over things of the shape of a datum."""
+    """Raise ContractError unless p(x | z) is over things of the shape of a datum.
+
+    Example:
+
+        >>> check_event_shape(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)), torch.zeros(5, 2))
+    """
     if tuple(distribution.event_shape) != tuple(x.shape[1:]):
         raise ContractError(
             f"expected the model to give x of shape {tuple(x.shape[1:])}, got a likelihood over shape "
@@ -155,7 +190,13 @@ def check_event_shape(distribution: Any, x: Tensor) -> None:
 
 
 def check_label_range(model: Any, batch: Batch) -> None:
-    """Raise ContractError where a label is none of the model's classes."""
+    """Raise ContractError where a label is none of the model's classes.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> check_label_range(LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2)))
+    """
     if batch.y is None:
         return
     unlabelled = Batch(batch.x, None, batch.given)
@@ -169,7 +210,15 @@ def check_label_range(model: Any, batch: Batch) -> None:
 
 
 def run(role: str, function: Any, batch: Batch, replayed: poutine.Trace | None = None) -> poutine.Trace:
-    """A trace with two particles. Raises ContractError, with the first line of the error, where it fails."""
+    """A trace with two particles. Raises ContractError, with the first line of the error, where it fails.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> traced = run("model", LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2)))
+        >>> sorted(sample_nodes(traced))
+        ['x', 'z']
+    """
     call = arguments(function, batch)
     try:
         if replayed is None:
@@ -182,11 +231,23 @@ def run(role: str, function: Any, batch: Batch, replayed: poutine.Trace | None =
         labels = "without labels" if batch.label is None else f"with labels of shape {tuple(batch.label.shape)}"
         raise ContractError(
             f"the {role} failed on x of shape {tuple(batch.x.shape)} {labels}, with particles at dim {PARTICLE_DIM}: "
-            f"{type(error).__name__}: {_first_line(error)}. Networks must take (..., event), sites must stand in "
-            f'`pyro.plate("{PLATE}", len(x))`, and a pair that needs labels or conditions must get them'
+            f"{type(error).__name__}: {_first_line(error)}. {_remedy(function, batch)}"
         ) from error
     _check_owned(role, function, traced)
     return traced
+
+
+def _remedy(function: Any, batch: Batch) -> str:
+    """What most probably mends a failure."""
+    if batch.x.isnan().any():
+        return "x has missing elements (NaN): wrap the encoder in ppvae.nn.FillMissing"
+    parameter = first_parameter(function)
+    if parameter is not None and parameter.dtype != batch.x.dtype:
+        return f"x is {batch.x.dtype} and the parameters are {parameter.dtype}: convert one of them"
+    return (
+        f'Networks must take (..., event), sites must stand in `pyro.plate("{PLATE}", len(x))`, and a pair that needs '
+        "labels or conditions must get them"
+    )
 
 
 def _check_owned(role: str, function: nn.Module, traced: poutine.Trace) -> None:
@@ -209,7 +270,14 @@ def _owns(value: Any, owned: set[int]) -> bool:
 
 
 def check_guide_sites(traced: poutine.Trace, label_given: bool) -> None:
-    """Raise ContractError where the guide observes, or draws a label that it was given."""
+    """Raise ContractError where the guide observes, or draws a label that it was given.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> traced = run("guide", MeanFieldGaussian(nn.Linear(2, 4)), Batch(torch.zeros(3, 2)))
+        >>> check_guide_sites(traced, label_given=False)
+    """
     for name, node in sample_nodes(traced).items():
         if name == LABEL and label_given and not node["is_observed"]:
             raise ContractError(DRAWS_GIVEN_LABEL)
@@ -225,7 +293,13 @@ def check_guide_sites(traced: poutine.Trace, label_given: bool) -> None:
 
 
 def check_observes(traced: poutine.Trace) -> None:
-    """Raise ContractError unless the model observes x."""
+    """Raise ContractError unless the model observes x.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> check_observes(run("model", LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))))
+    """
     nodes = sample_nodes(traced)
     if OBSERVED not in nodes or not nodes[OBSERVED]["is_observed"]:
         raise ContractError(
@@ -235,7 +309,16 @@ def check_observes(traced: poutine.Trace) -> None:
 
 
 def check_match(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
-    """Raise ContractError unless model and guide have the same latents, over the same spaces."""
+    """Raise ContractError unless model and guide have the same latents, over the same spaces.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> batch = Batch(torch.zeros(3, 2))
+        >>> model_trace = run("model", LinearGaussian(torch.eye(2), torch.zeros(2)), batch)
+        >>> check_match(model_trace, run("guide", MeanFieldGaussian(nn.Linear(2, 4)), batch))
+    """
     model_nodes, guide_nodes = sample_nodes(model_trace), sample_nodes(guide_trace)
     latents = {name for name, node in model_nodes.items() if not node["is_observed"]}
     require_same_latents(latents, set(guide_nodes))
@@ -258,31 +341,55 @@ def _check_same_space(name: str, model_node: Any, guide_node: Any) -> None:
 
 
 def check_plates(role: str, traced: poutine.Trace, batch_size: int) -> None:
-    """Raise ContractError unless every site stands in the one plate, unscaled."""
+    """Raise ContractError unless every site stands in the one plate, unscaled.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> traced = run("guide", MeanFieldGaussian(nn.Linear(2, 4)), Batch(torch.zeros(3, 2)))
+        >>> check_plates("guide", traced, batch_size=3)
+    """
     for name, node in sample_nodes(traced).items():
         check_site(role, name, node, CHECKED_PARTICLES, batch_size)
 
 
 def check_reads_no_data(model: nn.Module, batch: Batch, guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
-    """Raise ContractError where a density of the model moves with x while the latents are held."""
-    other = torch.zeros_like(batch.x)
-    if torch.equal(other, batch.x):
-        other = torch.ones_like(batch.x)
+    """Raise ContractError where a density of the model moves with x while the latents are held.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model, batch = LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))
+        >>> traced = run("model", model, batch)
+        >>> check_reads_no_data(model, batch, traced, traced)
+    """
     latents = {name: node["value"] for name, node in sample_nodes(guide_trace).items()}
-    with At(latents):
-        moved = sample_nodes(trace(model, arguments(model, batch.with_x(other)), CHECKED_PARTICLES))
-    for name, node in sample_nodes(model_trace).items():
-        before, after = node["fn"].log_prob(node["value"]), moved[name]["fn"].log_prob(node["value"])
-        if not torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True):
-            raise ContractError(
-                f"expected the model's distribution of {name!r} to be a function of latents, labels and conditions, "
-                "but it moved when x changed: its density is then no p(x | z). Let what it reads be a condition, named "
-                "in forward(self, x, y=None, c=None); an autoregressive decoder belongs into the distribution"
-            )
+    for other in (torch.zeros_like(batch.x), torch.ones_like(batch.x), -batch.x):
+        with At(latents):
+            moved = sample_nodes(trace(model, arguments(model, batch.with_x(other)), CHECKED_PARTICLES))
+        for name, node in sample_nodes(model_trace).items():
+            _check_unmoved(name, node, moved[name])
+
+
+def _check_unmoved(name: str, node: Any, moved: Any) -> None:
+    before, after = node["fn"].log_prob(node["value"]), moved["fn"].log_prob(node["value"])
+    if not torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise ContractError(
+            f"expected the model's distribution of {name!r} to be a function of latents, labels and conditions, but it "
+            "moved when x changed: its density is then no p(x | z). Let what it reads be a condition, named in "
+            "forward(self, x, y=None, c=None); an autoregressive decoder belongs into the distribution"
+        )
 
 
 def check_weights(log_weight: Tensor, first_row: int = 0) -> None:
-    """Raise ContractError where the weights of a datum, log_weight (..., B), have no finite sum, with the first row."""
+    """Raise ContractError where the weights of a datum, log_weight (..., B), have no finite sum, with the first row.
+
+    Example:
+
+        >>> check_weights(torch.tensor([[0.0, torch.nan]]))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.ContractError: expected finite weights, got nan for 1 of 2 data, the first at row 1...
+    """
     total = log_weight.detach().reshape(-1, log_weight.shape[-1]).logsumexp(0)
     bad = (~torch.isfinite(total)).nonzero()[:, 0].tolist()
     if bad:
@@ -296,6 +403,13 @@ def check_densities(model: Any, guide: Any, batch: Batch) -> None:
     """Raise ContractError where a density has the wrong shape or a weight is not finite.
 
     A point mass is not refused here: objectives that read no density of q take it.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> check_densities(model, guide, Batch(torch.zeros(3, 2)))
     """
     particles = Pair(model, guide).draw(batch, CHECKED_PARTICLES)
     for role, sites in (("guide", particles.guide), ("model", particles.model)):
@@ -303,7 +417,7 @@ def check_densities(model: Any, guide: Any, batch: Batch) -> None:
             _check_density_shape(role, site, len(batch))
     point_masses = [name for name, site in particles.guide.items() if is_point_mass(site.distribution)]
     for name in particles.guide.keys() - set(point_masses):
-        particles.require_weight(name, read_tensors=True)
+        particles.require_weight(name)
     if point_masses:
         return
     if not torch.isfinite(particles.log_weight).all():

@@ -137,7 +137,13 @@ class AmortizedGuide(Guide):
 
 
 def is_amortized(guide: Any) -> bool:
-    """Whether a guide is an :class:`AmortizedGuide` with the ``forward`` of that class."""
+    """Whether a guide is an :class:`AmortizedGuide` with the ``forward`` of that class.
+
+    Example:
+
+        >>> is_amortized(AmortizedGuide(nn.Linear(2, 4))), is_amortized(Guide())
+        (True, False)
+    """
     return isinstance(guide, AmortizedGuide) and type(guide).forward is AmortizedGuide.forward
 
 
@@ -146,7 +152,7 @@ def check_pair(model: Any, guide: Any, data: Batch | HasBatch | Array, y: Array 
 
     Args:
         model: the generative model.
-        guide: the guide that shall be trained with it.
+        guide: its guide.
         data: a few data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: their labels, shape (B,), -1 where unknown; or None.
         given: conditions of B rows each.
@@ -172,14 +178,23 @@ def check_pair(model: Any, guide: Any, data: Batch | HasBatch | Array, y: Array 
 
 
 def check_batch(model: Any, guide: Any, batch: Batch) -> None:
-    """:func:`check_pair` on a batch."""
+    """:func:`check_pair` on a batch.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> check_batch(model, guide, as_batch(torch.zeros(3, 2)))
+    """
     checks.check_parameters(model, guide)
     checks.check_partners(model, guide)
     checks.check_conditions((model, guide), batch)
     strangers = pyro.settings.context(validate_poutine=False)  # checks.run reports a pyro.param of no module
     with evaluation_mode(model, guide, device=batch.x.device), strangers:
         checks.check_label_range(model, batch)
-        for part in checks.kinds_of_rows(batch):
+        for part in batch.kinds():
             _check_form(model, guide, part)
         checks.check_densities(model, guide, batch)
 

@@ -12,7 +12,7 @@ from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.contract import check_batch
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
-from ppvae.engine.particles import Site
+from ppvae.engine.sites import Site
 from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
 
@@ -47,6 +47,15 @@ def evaluation(
     Raises:
         ContractError: the pair or the data break the contract, or densities have less than 32 bits.
         TypeError: the seed is not a whole number.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> with evaluation(model, guide, torch.zeros(3, 2), seed=0) as (pair, batch):
+        ...     pair.draw(batch, num_particles=5).log_weight.shape
+        torch.Size([5, 3])
     """
     modules = [module for module in (model, guide) if module is not None]
     checks.check_modules(*modules)
@@ -56,7 +65,8 @@ def evaluation(
     with forked_randomness(device, seed):
         batch = as_batch(data, y, given, None if parameter is None else parameter.dtype)
     batch = batch if parameter is None else batch.to(device)
-    checks.check_conditions(modules, batch)
+    of_the_other = not given and (model is None or guide is None)  # a Dataset has the conditions of the whole pair
+    checks.check_conditions(modules, batch, allow_others=of_the_other)
     with evaluation_mode(*modules, device=device):
         check_all(model, guide, batch, simulate)
     with evaluation_mode(*modules, device=device, seed=seed), pyro.validation_enabled(False):
@@ -71,10 +81,16 @@ def _whole(seed: Any) -> int:
 
 
 def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> None:
-    """Check a pair, or one of the two, on a few rows of each kind, and every row against the likelihood."""
+    """Check a pair, or one of the two, on a few rows of each kind, and every row against the likelihood.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> check_all(LinearGaussian(torch.eye(2), torch.zeros(2)), None, as_batch(torch.zeros(3, 2)))
+    """
     few = batch.rows(_few_of_each_kind(batch))
     if model is None:
-        for part in checks.kinds_of_rows(few):
+        for part in few.kinds():
             checks.run("guide", guide, part)
         return
     checks.check_label_range(model, batch)
@@ -89,7 +105,7 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         sites = [*particles.guide.values(), *particles.model.values()]
     _check_precision(sites)
     if not simulate:
-        likelihood = _likelihood(model, checks.kinds_of_rows(few)[0].rows(slice(0, 1)))
+        likelihood = _likelihood(model, few.kinds()[0].rows(slice(0, 1)))
         checks.check_event_shape(likelihood, batch.x)
         checks.check_support(likelihood, batch.x)
 
@@ -104,7 +120,7 @@ def _drawn(model: Any, few: Batch) -> Batch:
 
 def _check_model(model: Any, few: Batch) -> None:
     """What ``check_pair`` checks of a model, without a guide: the latents are drawn from the prior."""
-    for part in checks.kinds_of_rows(few):
+    for part in few.kinds():
         prior = checks.run("model", model, part)
         checks.check_observes(prior)
         checks.check_event_shape(prior.nodes[OBSERVED]["fn"], part.x)

@@ -17,6 +17,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
+SEEDS = 2**63  # of torch's generators
 _LOCK = threading.RLock()  # Pyro's handlers, store and settings belong to the process, not to a thread
 
 
@@ -25,6 +26,17 @@ def isolated(*modules: Any) -> Iterator[None]:
     """Read the parameters of ``modules`` from themselves; leave the global store as it was.
 
     One thread at a time: another thread that enters waits, because Pyro's state is global.
+
+    Example:
+
+        >>> from pyro.nn import PyroParam
+        >>> module = PyroModule()
+        >>> module.weight = PyroParam(torch.ones(2))
+        >>> before = len(pyro.get_param_store())
+        >>> with isolated(module):
+        ...     _ = module.weight
+        >>> len(pyro.get_param_store()) == before
+        True
     """
     with _LOCK:
         for module in modules:
@@ -41,7 +53,13 @@ def _allow_local_parameters(module: Any) -> None:
 
 
 def with_partners(module: Any) -> Iterator[nn.Module]:
-    """All parts of a module, and those of modules that it holds without registering them (its ``partners``)."""
+    """All parts of a module, and those of modules that it holds without registering them (its ``partners``).
+
+    Example:
+
+        >>> [type(part).__name__ for part in with_partners(nn.Sequential(nn.Linear(1, 1), nn.ReLU()))]
+        ['Sequential', 'Linear', 'ReLU']
+    """
     seen: set[int] = set()
     waiting = [module] if isinstance(module, nn.Module) else []
     while waiting:
@@ -54,7 +72,16 @@ def with_partners(module: Any) -> Iterator[nn.Module]:
 
 @contextmanager
 def modes_restored(*modules: Any) -> Iterator[None]:
-    """Put every part of the modules back in the mode, training or evaluation, that it was in."""
+    """Put every part of the modules back in the mode, training or evaluation, that it was in.
+
+    Example:
+
+        >>> module = nn.Dropout()
+        >>> with modes_restored(module):
+        ...     _ = module.eval()
+        >>> module.training
+        True
+    """
     training = [(part, part.training) for module in _modules(modules) for part in module.modules()]
     try:
         yield
@@ -65,7 +92,15 @@ def modes_restored(*modules: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluating(*modules: Any) -> Iterator[None]:
-    """Put modules in evaluation mode (dropout off, running batch statistics) and back again."""
+    """Put modules in evaluation mode (dropout off, running batch statistics) and back again.
+
+    Example:
+
+        >>> module = nn.Dropout()
+        >>> with evaluating(module):
+        ...     module.training
+        False
+    """
     with modes_restored(*modules):
         for module in _modules(modules):
             module.eval()
@@ -78,20 +113,39 @@ def _modules(candidates: tuple[Any, ...]) -> list[nn.Module]:
 
 @contextmanager
 def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Use random numbers of their own, from ``seed`` if one is given; the caller's random state is put back."""
+    """Use random numbers of their own, from ``seed`` if one is given; the caller's random state is put back.
+
+    Example:
+
+        >>> before = torch.get_rng_state()
+        >>> with forked_randomness(torch.device("cpu"), seed=0):
+        ...     _ = torch.rand(3)
+        >>> torch.equal(before, torch.get_rng_state())
+        True
+    """
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng([device] if on_cuda else []):
         if seed is not None:
-            torch.default_generator.manual_seed(int(seed))  # torch.manual_seed would reseed every other device too
+            torch.default_generator.manual_seed(
+                int(seed) % SEEDS
+            )  # torch.manual_seed would reseed every other device too
         if seed is not None and on_cuda:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(int(seed))
+                torch.cuda.manual_seed(int(seed) % SEEDS)
         yield
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let no gradient into the module's parameters from what is computed inside."""
+    """Let no gradient into the module's parameters from what is computed inside.
+
+    Example:
+
+        >>> line = nn.Linear(1, 1)
+        >>> with frozen(line):
+        ...     line(torch.ones(1)).requires_grad
+        False
+    """
     learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:
         for parameter in learned:
@@ -108,7 +162,14 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def denormals_flushed() -> Iterator[None]:
     """Let a CPU take numbers below 1e-38 for 0.
 
-    The gradients of a classifier that fits its labels exactly are full of them, and arithmetic with them is slow.
+    Arithmetic with such numbers is slow. Most gradients of a classifier that fits its labels exactly are as small.
+
+    Example:
+
+        >>> with denormals_flushed():
+        ...     small = torch.full((1,), 1e-30) * 1e-10
+        >>> torch.zeros(1).equal(small)
+        True
     """
     before = _flushes_denormals()
     torch.set_flush_denormal(True)
@@ -127,6 +188,13 @@ def evaluation_mode(*modules: Any, device: torch.device, seed: int | None = None
     """Run modules in evaluation mode and without gradients.
 
     The global parameter store, the modules' statistics and the caller's random state stay as they were.
+
+    Example:
+
+        >>> module = nn.Linear(1, 1)
+        >>> with evaluation_mode(module, device=torch.device("cpu"), seed=0):
+        ...     module.training, module(torch.ones(1)).requires_grad
+        (False, False)
     """
     with torch.no_grad(), isolated(*modules), evaluating(*modules), forked_randomness(device, seed):
         yield

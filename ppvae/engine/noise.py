@@ -49,8 +49,14 @@ class Noise:
         Raises:
             ContractError: the run has other random operations than the recorded one.
         """
-        with _Replay(iter(self._outputs)):
+        outputs = iter(self._outputs)
+        with _Replay(outputs):
             yield
+        if next(outputs, None) is not None:
+            raise ContractError(
+                "expected a guide that draws the same random numbers in each run, got one that drew fewer in the "
+                "second; let nothing but its arguments decide what it draws"
+            )
 
 
 def _is_random(function: Any) -> bool:

@@ -1,9 +1,8 @@
 """The pair: the model and the guide, and the only place where either is run."""
 
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,14 +14,22 @@ from torch.func import functional_call
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.isolation import evaluating, frozen, isolated
 from ppvae.engine.noise import Noise
-from ppvae.engine.particles import Draws, Particles, Site, require_density
+from ppvae.engine.particles import Draws, Particles
+from ppvae.engine.requirements import (
+    DRAWS_GIVEN_LABEL,
+    require_can_score,
+    require_enumerated_classes,
+    require_no_other_data,
+    require_same_latents,
+)
+from ppvae.engine.sites import Site, scored, sites_of
+from ppvae.engine.supports import require_density
 from ppvae.engine.tracing import (
     LABEL,
     OBSERVED,
     At,
     Unobserve,
     arguments,
-    check_site,
     distribution_at,
     sample_nodes,
     trace,
@@ -66,7 +73,7 @@ def draw(
     pair = Pair(model, guide, apart=True)
     with isolated(model, guide):
         particles = pair.draw(as_batch(data, y, given, dtype_of(model, guide)), num_particles, record=True)
-        _ = particles.model  # run now, with the parameters and in the mode of now
+        _ = particles.model  # run at once, with the current parameters and mode
     return particles
 
 
@@ -78,14 +85,25 @@ class Pair:
         model: called ``model(x, y, **given)``.
         guide: called ``guide(x, y, **given)``.
         apart: run the pair apart from the caller's parameter store, whenever its particles are read.
+        waits: checks may read numbers from the device; False on the path of a training step.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4)))
+        >>> batch, latents = pair.simulate(as_batch(torch.zeros(3, 2)))
+        >>> batch.x.shape, latents["z"].shape
+        (torch.Size([3, 2]), torch.Size([1, 3, 2]))
     """
 
     model: Any
     guide: Any
     apart: bool = False
+    waits: bool = True
 
     def draw(self, batch: Batch, num_particles: int = 1, record: bool = False, step: int | None = None) -> Particles:
-        """Particles of one run of the guide, in the parameter store of now; the model runs when it is read.
+        """Particles of one run of the guide, in the current parameter store; the model runs when it is read.
 
         Args:
             batch: B data.
@@ -122,15 +140,15 @@ class Pair:
         drawn = (OBSERVED, LABEL) if draw_labels else (OBSERVED,)
         with torch.no_grad(), evaluating(self.model), Unobserve(*drawn):
             traced = trace(self.model, arguments(self.model, batch), 1)
-        sites = _sites("model", traced, 1, len(batch))
-        _require_no_other_data(sites)
+        sites = sites_of("model", traced, 1, len(batch))
+        require_no_other_data({name: site.observed for name, site in sites.items()})
         latents = {name: site for name, site in sites.items() if not site.observed}
         x = latents.pop(OBSERVED).value.expand(1, *batch.x.shape)[0].to(batch.x.dtype)
         return Batch(x, None, batch.given) if LABEL in latents else batch.with_x(x), latents
 
     def prior(self, batch: Batch, num_particles: int) -> dict[str, Site]:
         """The model's sites at latents drawn from the prior, "x" at the data."""
-        return _sites(
+        return sites_of(
             "model", trace(self.model, arguments(self.model, batch), num_particles), num_particles, len(batch)
         )
 
@@ -141,26 +159,30 @@ class Pair:
 
     def guide_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
         """The sites of a guide that can score any value, at given values (K, B, *event) of its latents."""
-        return _scored(self.guide, self._guide_sites_at(batch, values, num_particles))
+        return scored(self.guide, self._guide_sites_at(batch, values, num_particles))
 
     def simulated_guide(self, batch: Batch) -> dict[str, Site]:
         """The guide's sites at one draw (x, z) ~ p for each datum, labels included, (1, B).
+
+        Elements that are missing from the data (NaN) are missing from the drawn x as well.
 
         Raises:
             ContractError: q is not a density over the whole space of the prior.
         """
         simulated, latents = self.simulated_sites(batch, draw_labels=True)
+        if simulated.x.is_floating_point():
+            simulated = simulated.with_x(simulated.x.masked_fill(batch.x.isnan(), torch.nan))
         sites = self._guide_sites_at(simulated, {name: site.value for name, site in latents.items()}, 1)
         require_same_latents(set(latents), set(sites))
         for name, site in sites.items():
             require_density(name, site.distribution, latents[name].distribution)
-        return _scored(self.guide, sites)
+        return scored(self.guide, sites)
 
     def _guide_sites_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
         require_can_score(self.guide)
         with At(values):
             traced = trace(self.guide, arguments(self.guide, batch), num_particles)
-        return _sites("guide", traced, num_particles, len(batch))
+        return sites_of("guide", traced, num_particles, len(batch))
 
     def store(self) -> AbstractContextManager[None]:
         """The parameter store that the pair runs in."""
@@ -169,34 +191,53 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """The pair, the batch and the noise that particles come from; see :class:`ppvae.engine.particles.Source`."""
+    """The pair, the batch and the noise that particles come from; see :class:`ppvae.engine.particles.Source`.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4)))
+        >>> source = pair.draw(as_batch(torch.zeros(3, 2))).source
+        >>> source.draws_for(as_batch(torch.zeros(5, 2)))["z"].shape
+        torch.Size([1, 5, 2])
+    """
 
     pair: Pair
     batch: Batch
     num_particles: int
     noise: Noise | None = None
+    ran: list[bool] = field(default_factory=list)  # whether the model ran: its batch statistics move once a step
 
     @property
     def model(self) -> Any:
         """The pair's model."""
         return self.pair.model
 
+    @property
+    def waits(self) -> bool:
+        """Whether checks may read numbers from the device."""
+        return self.pair.waits
+
     def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
         """The model's sites at the guide's draws and enumerated values. Raises ContractError for other latents."""
         values = {name: site.value for name, site in guide.items()} | draws
-        with self.pair.store():
-            sites = self.pair.model_at(self.batch, values, self.num_particles)
+        model = _with_own_statistics(self.pair.model) if self.ran else self.pair.model
+        self.ran.append(True)
+        with self.pair.store(), At(values):
+            traced = trace(model, arguments(self.pair.model, self.batch), self.num_particles)
+        sites = sites_of("model", traced, self.num_particles, len(self.batch))
         require_same_latents({name for name, site in sites.items() if not site.observed}, set(guide))
         same = {name: replace(sites[name], enumerated=site.enumerated) for name, site in guide.items()}
         return {name: self._mark_known(same.get(name, site)) for name, site in sites.items()}
 
     def guide_sites(self, traced: poutine.Trace) -> dict[str, Site]:
         """The guide's sites, with known rows marked."""
-        sites = _sites("guide", traced, self.num_particles, len(self.batch))
+        sites = sites_of("guide", traced, self.num_particles, len(self.batch))
         if LABEL in sites and self.batch.label is not None:
             raise ContractError(DRAWS_GIVEN_LABEL)
         if LABEL in sites and self.batch.y is not None:
-            _require_enumerated_classes(sites[LABEL], self.batch.y)
+            require_enumerated_classes(sites[LABEL].enumerated, sites[LABEL].distribution, self.batch.y)
         return {name: self._mark_known(site) for name, site in sites.items()}
 
     def _mark_known(self, site: Site) -> Site:
@@ -226,7 +267,7 @@ class Replay:
         held = frozen(guide) if freeze else nullcontext()
         with self.pair.store(), held, self.noise.replayed(), At(draws, draw=True):
             traced = trace_enumerated(_with_own_statistics(guide), call, self.num_particles)
-            return _scored(guide, self.guide_sites(traced))
+            return scored(guide, self.guide_sites(traced))
 
     def classify(self, site: str, noise: bool) -> TorchDistribution:
         """q(site | x), batch shape (B,); without noise in evaluation mode.
@@ -237,7 +278,7 @@ class Replay:
         guide, unlabelled = self.pair.guide, replace(self.batch, y=None, all_known=False)
         try:
             with self.pair.store(), nullcontext() if noise else evaluating(guide):
-                return distribution_at(guide, site, unlabelled)
+                return distribution_at(_with_own_statistics(guide), site, unlabelled, arguments(guide, unlabelled))
         except (ContractError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -271,124 +312,14 @@ def _is_module(candidate: Any) -> bool:
     return isinstance(candidate, nn.Module)
 
 
-def _sites(role: str, traced: poutine.Trace, num_particles: int, batch_size: int) -> dict[str, Site]:
-    """The sample statements of a Pyro trace. Raises ContractError for one outside the plate, or scaled."""
-    sites = {}
-    for name, node in sample_nodes(traced).items():
-        check_site(role, name, node, num_particles, batch_size)
-        enumerated = "_enumerate_dim" in node["infer"]
-        if enumerated and node["mask"] is not None:
-            raise ContractError(
-                f"expected the enumerated site {name!r} without a mask, got one: a masked row would count every value "
-                "once. Leave the mask to the sites that depend on it"
-            )
-        sites[name] = Site(
-            name,
-            node["fn"],
-            node["value"],
-            enumerated,
-            observed=node["is_observed"],
-            mask=node["mask"],
-            with_gradient=torch.is_grad_enabled(),
-        )
-    return sites
-
-
-def _scored(guide: Any, sites: dict[str, Site]) -> dict[str, Site]:
-    """The same sites, with each log density computed. Raises ContractError where a transform has no inverse."""
-    for site in sites.values():
-        try:
-            _ = site.log_prob
-        except (NotImplementedError, KeyError) as error:
-            if not _from_an_inverse(error):
-                raise
-            raise ContractError(cannot_score(guide)) from error
-    return sites
-
-
-def _from_an_inverse(error: Exception) -> bool:
-    """Whether a transform itself says that it has no inverse, and not a network that it calls."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_code.co_name == "_inverse"
-
-
-def require_same_latents(model: set[str], guide: set[str]) -> None:
-    """Raise ContractError unless model and guide have latents of the same names.
-
-    A latent that only the model has would be drawn from the prior and counted by its density: not a weight.
-    """
-    if model - guide:
-        raise ContractError(
-            f"the guide misses latent site(s) {sorted(model - guide)} of the model; it draws {sorted(guide)}. "
-            "Add a sample statement of that name to the guide"
-        )
-    if guide - model:
-        raise ContractError(
-            f"the guide draws site(s) {sorted(guide - model)} that the model does not have as latents; "
-            f"the model's latents are {sorted(model)}. Remove or rename the guide's site"
-        )
-
-
-def _require_no_other_data(sites: dict[str, Site]) -> None:
-    """What is drawn is a draw of the posterior only if all other data come before the latents, as labels do."""
-    latents = [site.name for site in sites.values() if not site.observed]
-    before = set(list(sites)[: list(sites).index(latents[0])]) if latents else set(sites)
-    others = [site.name for site in sites.values() if site.observed and (site.name != LABEL or site.name not in before)]
-    if others:
-        raise ContractError(
-            f"expected a model that observes x alone, and labels before its latents, to be simulated, got observed "
-            f"site(s) {others}: draws of the prior are no draws of the posterior given them. Estimates that simulate "
-            "(upper_bound, bdmc, calibration, sample, ForwardKL, wake-sleep) need a model without them; log_marginal "
-            "and ais do not"
-        )
-
-
-def _require_enumerated_classes(site: Site, y: Tensor) -> None:
-    if not site.enumerated or site.distribution.event_shape:
-        raise ContractError(
-            f'expected site "{LABEL}" to be a Categorical class index, enumerated, for partly known labels; got '
-            f"{site.distribution}; use Categorical (not OneHotCategorical)"
-        )
-    require_classes(y, len(site.value))
-
-
-def require_classes(y: Tensor, classes: int) -> None:
-    """Raise ContractError unless every label is one of the classes, or -1."""
-    if y.min() < -1 or y.max() >= classes:
-        raise ContractError(
-            f"expected labels from 0 to {classes - 1}, or -1 where unknown, got {int(y.min())} to {int(y.max())}"
-        )
-
-
-def require_can_score(guide: Any) -> None:
-    """Raise ContractError if the guide declares that it cannot score a value that it did not draw."""
-    if not getattr(guide, "can_score", True):
-        raise ContractError(cannot_score(guide))
-
-
-def cannot_score(guide: Any) -> str:
-    """The message for a guide without ``log_prob`` at arbitrary values."""
-    return (
-        f"expected a guide that can score values which it did not draw, got {type(guide).__name__}, which has a "
-        "transform without an inverse; use a guide with can_score, or an objective that scores only the guide's own "
-        "draws: ELBO, IWAE, Renyi"
-    )
-
-
-DRAWS_GIVEN_LABEL = (
-    f'expected the guide not to draw site "{LABEL}" when labels are given, but it does; '
-    f'write `if y is None: y = pyro.sample("{LABEL}", ...)`'
-)
-
-
-def to_device_of(module: Any, x: Tensor) -> Tensor:
-    """The tensor on the module's device."""
-    parameter = first_parameter(module)
-    return x if parameter is None else x.to(parameter.device)
-
-
 def first_parameter(*modules: Any) -> Tensor | None:
-    """The first floating parameter of some modules, which tells their device and type."""
+    """The first floating parameter of some modules, which tells their device and type.
+
+    Example:
+
+        >>> first_parameter(nn.ReLU(), nn.Linear(2, 4)).shape
+        torch.Size([4, 2])
+    """
     for module in modules:
         if _is_module(module):
             for parameter in module.parameters():
@@ -398,6 +329,12 @@ def first_parameter(*modules: Any) -> Tensor | None:
 
 
 def dtype_of(*modules: Any) -> torch.dtype | None:
-    """The floating type of some modules' parameters; None if there are none."""
+    """The floating type of some modules' parameters; None if there are none.
+
+    Example:
+
+        >>> dtype_of(nn.ReLU(), nn.Linear(2, 4).double())
+        torch.float64
+    """
     parameter = first_parameter(*modules)
     return None if parameter is None else parameter.dtype

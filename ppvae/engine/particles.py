@@ -18,69 +18,28 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from ppvae.distributions.kl import closed_form_kl
 from ppvae.engine.batch import Batch
-from ppvae.engine.supports import why_no_weights
+from ppvae.engine.sites import Site
+from ppvae.engine.supports import require_density
 from ppvae.errors import ContractError
 
 Draws = dict[str, Tensor]
 WITHOUT_ENUMERATION = 2  # dimensions of a log density: particles, data
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One sample statement of a trace.
-
-    Attributes:
-        name: of the site.
-        distribution: batch shape broadcasts to ``(enumeration..., K, B)``.
-        value: what was drawn, observed or enumerated.
-        enumerated: whether ``value`` runs over the whole support instead of being drawn.
-        observed: whether ``value`` is data.
-        mask: of ``pyro.poutine.mask``, or None.
-        known: rows where the value is data, bool (B,); None if there are none. The site is enumerated, and ``data``
-            has its value in those rows.
-        data: shape (B,); see ``known``.
-        with_gradient: whether the log density has a gradient, whenever it is read.
-    """
-
-    name: str
-    distribution: TorchDistribution
-    value: Tensor
-    enumerated: bool = False
-    observed: bool = False
-    mask: Any = None
-    known: Tensor | None = None
-    data: Tensor | None = None
-    with_gradient: bool = True
-
-    @cached_property
-    def log_prob(self) -> Tensor:
-        """Log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked. Computed when read."""
-        if type(self.distribution).log_prob in _WITHOUT_DENSITY:
-            raise ContractError(
-                f"expected distributions that have a density, got {type(self.distribution).__name__} at site "
-                f"{self.name!r}, which has no log_prob"
-            )
-        with torch.set_grad_enabled(self.with_gradient):
-            log_prob = self.distribution.log_prob(self.value)
-            return log_prob if self.mask is None else torch.where(torch.as_tensor(self.mask), log_prob, 0.0)
-
-    @property
-    def log_q(self) -> Tensor:
-        """The log density of a guide's site: :attr:`log_prob`, and 0 in rows whose value is data."""
-        return self.log_prob if self.known is None else torch.where(self.known, 0.0, self.log_prob)
-
-    def detached(self) -> "Site":
-        """The same site, with a log density without gradient."""
-        site = replace(self)
-        site.__dict__["log_prob"] = self.log_prob.detach()  # where cached_property keeps it
-        return site
-
-
-_WITHOUT_DENSITY = (TorchDistribution.log_prob, torch.distributions.Distribution.log_prob)
-
-
 class Source(Protocol):
-    """The pair and the batch that particles come from, to run either again."""
+    """The pair and the batch that particles come from, to run either again.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.engine.pair import Pair
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
+        >>> source = pair.draw(Batch(torch.zeros(3, 2))).source
+        >>> source.model is pair.model, source.batch.x.shape
+        (True, torch.Size([3, 2]))
+    """
 
     @property
     def batch(self) -> Batch:
@@ -89,6 +48,10 @@ class Source(Protocol):
     @property
     def model(self) -> Any:
         """The generative model."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether checks may read numbers from the device."""
 
     def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
         """The model's sites at the guide's draws."""
@@ -116,7 +79,7 @@ class Particles:
         guide: the guide's sites by name, in the order in which they were drawn.
         num_particles: K.
         source: the pair and the batch that they come from.
-        draws: the drawn values by name, as the model sees them.
+        draws: the drawn values by name; the model runs at these values.
         step: of the training that they are for, if any.
 
     Example:
@@ -187,14 +150,24 @@ class Particles:
             total = total.masked_fill(~admissible, -torch.inf)
         return self._expanded(total)
 
-    def require_weights(self, read_tensors: bool = False) -> None:
-        """Raise ContractError unless p / q exists at every site; see :mod:`ppvae.engine.supports`."""
-        for name in self.guide:
-            self.require_weight(name, read_tensors)
+    def require_weights(self) -> None:
+        """Raise ContractError unless p / q exists at every site; see :mod:`ppvae.engine.supports`.
 
-    def require_weight(self, name: str, read_tensors: bool = False) -> None:
-        """:meth:`require_weights` of one site; ``read_tensors`` compares bounds that are tensors as well."""
-        require_density(name, self.guide[name].distribution, self.model[name].distribution, read_tensors)
+        Bounds that are tensors are compared too, except on the path of a training step.
+        """
+        for name in self.guide:
+            self.require_weight(name)
+
+    def require_weight(self, name: str) -> None:
+        """:meth:`require_weights` of one site."""
+        q, p = self.guide[name], self.model[name]
+        require_density(name, q.distribution, p.distribution, read_tensors=self.source.waits)
+        if not _same_mask(q.mask, p.mask, self.source.waits):
+            raise ContractError(
+                f"expected the same mask over site {name!r} in model and guide, got {q.mask!r:.60} in the guide and "
+                f"{p.mask!r:.60} in the model: a density that only one of them counts makes no weight. Mask both, or "
+                "neither"
+            )
 
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
@@ -283,19 +256,21 @@ class Particles:
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of at least one tensor, of shapes that broadcast."""
+    """The sum of at least one tensor, of shapes that broadcast.
+
+    Example:
+
+        >>> import torch
+        >>> add_up([torch.ones(2, 1), torch.ones(3)]).shape
+        torch.Size([2, 3])
+    """
     return functools.reduce(operator.add, terms)
 
 
-def require_density(name: str, q: TorchDistribution, p: TorchDistribution, read_tensors: bool = False) -> None:
-    """Raise ContractError unless q is a density over the whole space of p; see :mod:`ppvae.engine.supports`."""
-    reason = why_no_weights(q, p, read_tensors)
-    if reason is not None:
-        raise ContractError(
-            f"expected q({name} | x) to be a density over the whole space of the prior p({name}), but {reason}: the "
-            "weights p/q do not exist. Choose a guide on the prior's space, or an objective that reads no density of q "
-            "(Reconstruction, wae, adversarial_autoencoder)"
-        )
+def _same_mask(ours: Any, theirs: Any, waits: bool) -> bool:
+    if ours is None or theirs is None or ours is theirs:
+        return ours is theirs
+    return not waits or bool((torch.as_tensor(ours) == torch.as_tensor(theirs)).all())
 
 
 def _is_trusted(fn: Any) -> bool:

@@ -28,6 +28,13 @@ class Turn:
         particles: the pair's replay of each batch, written by the pair's turn; critics read the same draws.
         other_draws: the guide's draws for each part of ``other``, by site, (1, B, *event), without gradient.
         log: further numbers of the step, scalars without gradient, to be averaged over the epoch.
+
+    Example:
+
+        >>> from ppvae.engine.batch import as_batch
+        >>> turn = Turn([as_batch(torch.zeros(3, 2))], step=7)
+        >>> len(turn.batches[0]), turn.step, turn.particles
+        (3, 7, [])
     """
 
     batches: list[Batch]
@@ -40,16 +47,25 @@ class Turn:
 
 @dataclass(eq=False)
 class Player:
-    """One who minimises a loss of its own by its own optimizer.
+    """A module that is trained on its own loss by its own optimizer.
 
     Attributes:
         name: "pair", "critic/z" and the like; its logged loss has the same name.
-        module: its trainable parameters move; no other parameter gets a gradient from its loss.
+        module: its trainable parameters are updated; no other parameter gets a gradient from its loss.
         loss: turn -> a scalar, or named scalars that are summed.
         optimizer: parameters -> torch optimizer.
         every: it descends in every n-th step.
         needs_other: whether its loss reads ``turn.other`` or ``turn.other_draws``.
         log: further numbers to log, such as the value of a multiplier.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.engine.batch import as_batch
+        >>> network = nn.Linear(2, 1)
+        >>> player = Player("network", network, lambda turn: network(turn.batches[0].x).square().mean(), ppvae.adam())
+        >>> player.loss(Turn([as_batch(torch.zeros(3, 2))])).shape
+        torch.Size([])
     """
 
     name: str

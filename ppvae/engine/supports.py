@@ -7,6 +7,7 @@ discrete latent have no such weights.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution, constraints
 
+from ppvae.errors import ContractError
+
 End = float | Tensor  # of an interval
+Interval = tuple[End, End]
 
 
 def why_no_weights(q: Any, p: Any, read_tensors: bool = False) -> str | None:
@@ -42,10 +46,11 @@ def why_no_weights(q: Any, p: Any, read_tensors: bool = False) -> str | None:
         return f"q is {kinds[q_discrete]} and p is {kinds[p_discrete]}"
     if p_discrete:
         return _why_other_values(q, p)
-    reason = _why_narrow_base(q)
-    if reason is not None and _why_narrow_base(p) is None:
-        return reason
-    return _why_narrower(_support(q), _support(p), read_tensors)
+    ours, theirs = _reach(q, read_tensors), _reach(p, read_tensors)
+    if ours is None or theirs is None:  # not an interval: simplex, matrices
+        same = type(_support(q)) is type(_support(p))
+        return None if same else f"q has support {_support(q)} and p {_support(p)}"
+    return _why_narrower(ours, theirs)
 
 
 def _is_discrete(fn: Any) -> bool:
@@ -53,12 +58,35 @@ def _is_discrete(fn: Any) -> bool:
     return fn.support.is_discrete or getattr(fn, "has_enumerate_support", False)
 
 
+def require_density(name: str, q: Any, p: Any, read_tensors: bool = False) -> None:
+    """Raise ContractError unless q is a density over the whole space of p.
+
+    Example:
+
+        >>> require_density("z", torch.distributions.Normal(0.0, 2.0), torch.distributions.Normal(0.0, 1.0))
+    """
+    reason = why_no_weights(q, p, read_tensors)
+    if reason is not None:
+        raise ContractError(
+            f"expected q({name} | x) to be a density over the whole space of the prior p({name}), but {reason}: the "
+            "weights p/q do not exist. Choose a guide on the prior's space, or an objective that reads no density of q "
+            "(Reconstruction, wae, adversarial_autoencoder)"
+        )
+
+
 def is_point_mass(fn: Any) -> bool:
-    """Whether a distribution is a Delta, or a transform of one."""
+    """Whether a distribution is a Delta, or a transform or a mixture of one.
+
+    Example:
+
+        >>> from pyro import distributions as dist
+        >>> is_point_mass(dist.Delta(torch.zeros(3)).to_event(1)), is_point_mass(dist.Normal(0.0, 1.0))
+        (True, False)
+    """
     while fn is not None:
         if isinstance(fn, Delta):
             return True
-        fn = getattr(fn, "base_dist", None)
+        fn = getattr(fn, "base_dist", None) or getattr(fn, "component_distribution", None)
     return False
 
 
@@ -70,19 +98,27 @@ def _why_other_values(q: Any, p: Any) -> str | None:
 
 
 def num_values(fn: Any) -> int | None:
-    """Number of values of a discrete distribution that can be enumerated, else None."""
+    """Number of values of a discrete distribution that can be enumerated, else None.
+
+    Example:
+
+        >>> from pyro import distributions as dist
+        >>> num_values(dist.Categorical(torch.ones(3))), num_values(dist.Poisson(1.0))
+        (3, None)
+    """
     if not getattr(fn, "has_enumerate_support", False):
         return None
     return len(fn.enumerate_support(expand=False))
 
 
-def _why_narrower(q: Any, p: Any, read_tensors: bool) -> str | None:
-    ours, theirs = _interval(q, read_tensors), _interval(p, read_tensors)
-    if ours is None or theirs is None:  # not an interval: simplex, matrices
-        return None if type(q) is type(p) else f"q has support {q} and p {p}"
-    if _reaches(-ours[0], -theirs[0]) and _reaches(ours[1], theirs[1]):
+def _why_narrower(ours: Interval, theirs: Interval) -> str | None:
+    if _covers(ours, theirs):
         return None
     return f"q is positive on {_written(*ours)} alone and p on {_written(*theirs)}"
+
+
+def _covers(ours: Interval, theirs: Interval) -> bool:
+    return _reaches(-ours[0], -theirs[0]) and _reaches(ours[1], theirs[1])
 
 
 def _reaches(ours: End, theirs: End) -> bool:
@@ -94,7 +130,7 @@ def _reaches(ours: End, theirs: End) -> bool:
     return ours >= theirs or math.isnan(theirs)
 
 
-def _interval(support: Any, read_tensors: bool) -> tuple[End, End] | None:
+def _interval(support: Any, read_tensors: bool) -> Interval | None:
     """The interval of each element, NaN where a bound is a tensor that must not be read; None for no interval."""
     if support is constraints.real or type(support) is type(constraints.real):
         return -math.inf, math.inf
@@ -122,10 +158,7 @@ def _support(fn: Any) -> Any:
     """The support of single elements, where the support is a product or a mixture of it."""
     if isinstance(_unwrapped(fn), VonMises):
         return _CIRCLE
-    support = fn.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support
+    return _element(fn.support)
 
 
 class _Circle(constraints.Constraint):
@@ -136,16 +169,47 @@ class _Circle(constraints.Constraint):
 _CIRCLE = _Circle()  # torch says that an angle is real, and gives it a periodic density
 
 
-def _why_narrow_base(fn: Any) -> str | None:
-    """Why a transform of a narrow density does not reach the whole codomain that torch takes for its support."""
+def _reach(fn: Any, read_tensors: bool) -> Interval | None:
+    """The interval that a distribution reaches, through each of its transforms in turn; None for no interval.
+
+    The support that torch gives a transformed distribution is the codomain of its last transform, whatever the base.
+    """
     fn = _unwrapped(fn)
     if type(fn).support is not TransformedDistribution.support or not fn.transforms:
-        return None  # torch's own families, such as LogNormal, declare the support
-    base, domain = _support(fn.base_dist), fn.transforms[0].domain
-    while hasattr(domain, "base_constraint"):
-        domain = domain.base_constraint
-    narrower = _why_narrower(base, domain, read_tensors=False)
-    return None if narrower is None else f"q is a transform of a density with support {base}, which has bounds"
+        return _interval(_support(fn), read_tensors)  # torch's own families, such as LogNormal, declare the support
+    reached = _reach(fn.base_dist, read_tensors)
+    for transform in _flat(fn.transforms):
+        reached = _image(reached, transform, read_tensors)
+    return reached
+
+
+def _flat(transforms: Iterable[Any]) -> Iterator[Any]:
+    for transform in transforms:
+        if hasattr(transform, "parts"):
+            yield from _flat(transform.parts)
+        else:
+            yield getattr(transform, "base_transform", transform)
+
+
+def _image(reached: Interval | None, transform: Any, read_tensors: bool) -> Interval | None:
+    """What a transform makes of an interval: its codomain, if the interval is its whole domain."""
+    domain, codomain = (_interval(_element(side), read_tensors) for side in (transform.domain, transform.codomain))
+    if reached is None or domain is None or codomain is None or _covers(reached, domain):
+        return codomain
+    if transform.domain.event_dim or any(isinstance(end, float) and math.isnan(end) for end in reached):
+        return math.nan, math.nan  # of a flow over a bounded base nothing is known but that it is bounded
+    ends = torch.broadcast_tensors(*(transform(torch.as_tensor(end)) for end in reached))
+    lower, upper = torch.minimum(*ends).detach(), torch.maximum(*ends).detach()
+    if any(isinstance(value, Tensor) for value in (*vars(transform).values(), *reached)):
+        return (lower, upper) if read_tensors else (math.nan, math.nan)
+    return lower.item(), upper.item()
+
+
+def _element(support: Any) -> Any:
+    """A constraint of single elements, of a product or a mixture of it."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def _unwrapped(fn: Any) -> Any:

@@ -24,18 +24,34 @@ PARTICLE_DIM = -2
 PARTICLE_PLATE = "particles"
 PLATE = "data"
 
+Call = tuple[tuple[Any, ...], Mapping[str, Tensor]]  # what a model or a guide is called with
+
 
 def arguments(function: Any, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
-    """What a model or a guide is called with: (x, label), and those of the batch's conditions that it names."""
+    """What a model or a guide is called with: (x, label), and those of the batch's conditions that it names.
+
+    Example:
+
+        >>> batch = Batch(torch.zeros(3, 2), given={"c": torch.zeros(3), "d": torch.zeros(3)})
+        >>> positional, given = arguments(lambda x, y=None, c=None: None, batch)
+        >>> len(positional), list(given)
+        (2, ['c'])
+    """
     if not batch.given:
         return (batch.x, batch.label), {}
-    names = conditions_of(function) if batch.given else None
+    names = conditions_of(function)
     given = {name: value for name, value in batch.given.items() if names is None or name in names}
     return (batch.x, batch.label), given
 
 
 def conditions_of(function: Any) -> frozenset[str] | None:
-    """The conditions that a model or a guide names after x and y; None if it takes any (``**given``)."""
+    """The conditions that a model or a guide names after x and y; None if it takes any (``**given``).
+
+    Example:
+
+        >>> conditions_of(lambda x, y=None, c=None: None), conditions_of(lambda x, y=None, **given: None)
+        (frozenset({'c'}), None)
+    """
     parameters = _after_y(function)
     if parameters is None or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -43,7 +59,13 @@ def conditions_of(function: Any) -> frozenset[str] | None:
 
 
 def required_conditions_of(function: Any) -> frozenset[str]:
-    """The conditions that have no default."""
+    """The conditions that have no default.
+
+    Example:
+
+        >>> required_conditions_of(lambda x, y, c, d=None: None)
+        frozenset({'c'})
+    """
     parameters = [each for each in _after_y(function) or [] if each.kind is not each.VAR_KEYWORD]
     return frozenset(each.name for each in parameters if each.default is each.empty)
 
@@ -65,23 +87,47 @@ def _signature_of(function: Any) -> Callable[..., Any]:
     return getattr(forward, "conditions_named_by", lambda _: forward)(function)
 
 
-def trace(function: Any, call: tuple[tuple[Any, ...], Mapping[str, Tensor]], num_particles: int) -> poutine.Trace:
-    """A Pyro trace of ``function`` with its particles at dim -2; ``call`` is what :func:`arguments` gives."""
+def trace(function: Any, call: Call, num_particles: int) -> poutine.Trace:
+    """A Pyro trace of ``function`` with its particles at dim -2; ``call`` is what :func:`arguments` gives.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> trace(model, arguments(model, Batch(torch.zeros(3, 2))), num_particles=5).nodes["z"]["value"].shape
+        torch.Size([5, 3, 2])
+    """
     positional, given = call
     with pyro.plate(PARTICLE_PLATE, num_particles, dim=PARTICLE_DIM):
         return poutine.trace(function).get_trace(*positional, **given)
 
 
-def trace_enumerated(
-    guide: Any, call: tuple[tuple[Any, ...], Mapping[str, Tensor]], num_particles: int
-) -> poutine.Trace:
-    """:func:`trace`, with every discrete site running over all its values, left of the particles."""
+def trace_enumerated(guide: Any, call: Call, num_particles: int) -> poutine.Trace:
+    """:func:`trace`, with every discrete site running over all its values, left of the particles.
+
+    Example:
+
+        >>> def guide(x, y=None):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("y", pyro.distributions.Categorical(torch.ones(4)))
+        >>> traced = trace_enumerated(guide, arguments(guide, Batch(torch.zeros(3, 2))), num_particles=5)
+        >>> traced.nodes["y"]["value"].flatten()
+        tensor([0, 1, 2, 3])
+    """
     enumerated = config_enumerate(guide, default="parallel")
     return trace(poutine.enum(enumerated, first_available_dim=PARTICLE_DIM - 1), call, num_particles)
 
 
 def sample_nodes(traced: poutine.Trace) -> dict[str, Any]:
-    """The sample statements of a Pyro trace by name, without subsampling and ``pyro.deterministic``."""
+    """The sample statements of a Pyro trace by name, without subsampling and ``pyro.deterministic``.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> sorted(sample_nodes(trace(model, arguments(model, Batch(torch.zeros(3, 2))), num_particles=5)))
+        ['x', 'z']
+    """
     return {
         name: node
         for name, node in traced.nodes.items()
@@ -93,6 +139,13 @@ def check_site(role: str, name: str, node: Any, num_particles: int, batch_size: 
     """Raise ContractError unless a site stands in the one plate of the data, unscaled and not subsampled.
 
     It compares Python numbers alone, so that every replay can afford it.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> traced = trace(model, arguments(model, Batch(torch.zeros(3, 2))), num_particles=5)
+        >>> check_site("model", "z", traced.nodes["z"], num_particles=5, batch_size=3)
     """
     frames = {frame.name: frame for frame in node["cond_indep_stack"]}
     data, particles = frames.get(PLATE), frames.get(PARTICLE_PLATE)
@@ -122,7 +175,17 @@ def check_site(role: str, name: str, node: Any, num_particles: int, batch_size: 
 
 @contextmanager
 def apart_from_handlers() -> Iterator[None]:
-    """Run a pair within the run of another: outer handlers do not apply, and plates can be opened again."""
+    """Run a pair within the run of another: outer handlers do not apply, and plates can be opened again.
+
+    Example:
+
+        >>> def inner():
+        ...     with pyro.plate("data", 3):
+        ...         return pyro.sample("z", pyro.distributions.Normal(0.0, 1.0)).shape
+        >>> with pyro.plate("data", 5), apart_from_handlers():
+        ...     inner()
+        torch.Size([3])
+    """
     stack, _DIM_ALLOCATOR._stack = _DIM_ALLOCATOR._stack, []
     try:
         with poutine.block():
@@ -131,13 +194,20 @@ def apart_from_handlers() -> Iterator[None]:
         _DIM_ALLOCATOR._stack = stack
 
 
-def distribution_at(function: Any, name: str, batch: Batch) -> TorchDistribution:
+def distribution_at(function: Any, name: str, batch: Batch, call: Call | None = None) -> TorchDistribution:
     """The distribution at one site of a guide or a model, batch shape (B,). It is run no further than there.
 
     Raises:
         ContractError: there is no such site.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> distribution_at(model, "x", Batch(torch.zeros(3, 2))).event_shape
+        torch.Size([2])
     """
-    positional, given = arguments(function, batch)
+    positional, given = arguments(function, batch) if call is None else call
     try:
         with _StopAt(name):
             function(*positional, **given)
@@ -156,6 +226,12 @@ class At(Messenger):
     Args:
         values: by name.
         draw: draw each site all the same, so that random numbers are used up as they were before.
+
+    Example:
+
+        >>> with At({"z": torch.tensor(2.0)}):
+        ...     pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        tensor(2.)
     """
 
     def __init__(self, values: Mapping[str, Tensor], draw: bool = False):
@@ -171,7 +247,15 @@ class At(Messenger):
 
 
 class Unobserve(Messenger):
-    """Draw sites that the model observes; other observations stay."""
+    """Draw sites that the model observes; other observations stay.
+
+    Example:
+
+        >>> with Unobserve("x"):
+        ...     value = pyro.sample("x", pyro.distributions.Normal(0.0, 1.0), obs=torch.tensor(2.0))
+        >>> value.item() == 2.0
+        False
+    """
 
     def __init__(self, *names: str):
         super().__init__()

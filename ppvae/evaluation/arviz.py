@@ -53,6 +53,16 @@ def inference_data(
     Raises:
         ContractError: the pair or the data break the contract, a site is discrete, q is not a density over the prior's
             whole space, or the weights of a datum are not finite.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> found = inference_data(model, guide, torch.zeros(3, 2), draws=20)
+        >>> found.posterior["z"].shape  # (chain, draw, datum, element)
+        (1, 20, 3, 2)
     """
     draws, candidates = require_count("draws", draws), require_count("candidates", candidates)
     rows = max(1, require_count("chunk", chunk) // (draws * candidates))

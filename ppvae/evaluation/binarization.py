@@ -1,4 +1,4 @@
-"""Data without randomness of their own, for evaluators of single answers: predictions, codes."""
+"""Data without randomness of their own, for evaluators with one result a datum: predictions, codes."""
 
 from typing import Any
 
@@ -21,5 +21,12 @@ def most_probable(data: Dataset, index: Any = slice(None)) -> Batch:
 
 
 def fixed(data: Batch | HasBatch | Array) -> Batch | HasBatch | Array:
-    """A data set at its most probable binarization; other data as they are."""
+    """A data set at its most probable binarization; other data as they are.
+
+    Example:
+
+        >>> import torch
+        >>> fixed(Dataset(torch.tensor([[0.2, 0.9]]), binarization="dynamic")).x, fixed(torch.tensor([[0.2]]))
+        (tensor([[0., 1.]]), tensor([[0.2000]]))
+    """
     return most_probable(data) if isinstance(data, Dataset) else data

@@ -84,6 +84,17 @@ def compare_pairs(
         ContractError: with the pair's name, where a guide and its model disagree about the latents, or where q is no
             density over the prior's whole space; before anything is estimated.
         ValueError: there is no pair, or fewer than two data.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> def pair():
+        ...     return LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> found = ppvae.compare_pairs({"one": pair(), "two": pair()}, torch.randn(4, 2), num_particles=50)
+        >>> list(found.records())
+        ['one', 'two']
     """
     batch = _checked(pairs, (data, y, given), seed, annealing, ascent)
     rows: dict[str, Row] = {}

@@ -37,6 +37,14 @@ class Row:
         gaps: approximation and amortization gap, where they were asked for; of all guides of one model from one
             log p(x), the tightest of all its estimates.
         seconds: that ``marginal`` took.
+
+    Example:
+
+        >>> import torch
+        >>> ones = torch.ones(2)
+        >>> row = Row(LogMarginal(-ones, 0 * ones, ess=ones, khat=ones, num_particles=10), annealed=None, gaps=None, seconds=0.1)
+        >>> row.marginal.mean
+        -1.0
     """
 
     marginal: LogMarginal
@@ -53,6 +61,18 @@ class Comparison:
         rows: results by name.
         pairs: (model, guide) by name.
         batch: the data, with labels and conditions.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
+        >>> guides = {"one": MeanFieldGaussian(nn.Linear(2, 4)), "two": MeanFieldGaussian(nn.Linear(2, 4))}
+        >>> found = ppvae.compare(model, guides, torch.randn(4, 2), num_particles=50)
+        >>> mean, standard_error = found.difference("one", "two")
+        >>> (mean > 0) == (found.best() == "one")
+        True
     """
 
     rows: dict[str, Row]

@@ -49,7 +49,7 @@ def sample(
         given: conditions of num_samples rows each.
 
     Raises:
-        ContractError: the model breaks the contract, observes anything beside x and labels, or reads the shape of x and
+        ContractError: the model breaks the contract, observes anything but x and labels, or reads the shape of x and
             there is no template.
 
     Example:

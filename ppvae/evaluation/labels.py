@@ -48,7 +48,7 @@ def accuracy(guide: Any, data: Batch | HasBatch | Array, y: Array | None = None,
 
     Args:
         guide: a guide that draws site "y" where no label is given.
-        data: a ``Dataset`` with labels, or a tensor or a numpy array beside ``y``.
+        data: a ``Dataset`` with labels, or a tensor or a numpy array with ``y``.
         y: labels, all known, shape (B,).
         given: conditions of B rows each.
 

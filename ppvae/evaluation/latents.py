@@ -21,8 +21,10 @@ from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
-from ppvae.engine.pair import Pair, require_can_score
-from ppvae.engine.particles import Particles, Site
+from ppvae.engine.pair import Pair
+from ppvae.engine.particles import Particles
+from ppvae.engine.requirements import require_can_score
+from ppvae.engine.sites import Site
 from ppvae.engine.tracing import distribution_at
 from ppvae.errors import ContractError
 from ppvae.evaluation.progress import blocks
@@ -52,6 +54,15 @@ class LatentStatistics:
             with the same prior for all data. Where the prior depends on a condition or a label there is no single p(z),
             and the rate has no such split.
         log_n: log N.
+
+    Example:
+
+        >>> found = LatentStatistics(
+        ...     variance_of_means=torch.tensor([0.9, 0.001]), kl_per_dimension=torch.tensor([1.0, 0.0]), rate=1.0,
+        ...     distortion=5.0, mutual_information=0.8, aggregate_kl=0.2, log_n=4.6,
+        ... )
+        >>> found.active_units
+        1
     """
 
     variance_of_means: Tensor
@@ -64,7 +75,7 @@ class LatentStatistics:
 
     @property
     def active_units(self) -> int:
-        """Elements with Var_x E_q[z_d | x] > 0.01. Raises ValueError where one draw is too few to tell."""
+        """Elements with Var_x E_q[z_d | x] > 0.01. Raises ValueError where they cannot be estimated from one draw."""
         if self.variance_of_means.isnan().any():
             raise ValueError("expected num_particles of at least 2 for a latent with a mean without formula, got 1")
         return int((self.variance_of_means > ACTIVE).sum())

@@ -1,5 +1,6 @@
 """An objective's loss, and its parts, over a whole data set."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,17 @@ from torch import Tensor
 
 from ppvae.data import Dataset, as_dataset
 from ppvae.engine.batch import Array, Batch
+from ppvae.engine.checks import check_modules
+from ppvae.engine.columns import as_column
+from ppvae.engine.evaluation import check_all
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair, first_parameter
 from ppvae.engine.tracing import arguments
+from ppvae.errors import ContractError, DataError, require_count
 from ppvae.objectives.base import Objective, Parts
 
+AT_ONCE = 500  # rows
+FEW = 4  # rows of each kind, labelled and unlabelled, on which the pair is checked
 LOSS = "loss"  # the only part of an estimator of Pyro's
 
 
@@ -25,7 +32,7 @@ def evaluate_loss(
     guide: Any,
     data: Dataset | Array,
     *,
-    batch_size: int = 500,
+    batch_size: int = AT_ONCE,
     seed: int = 0,
     step: int | None = None,
 ) -> float:
@@ -61,7 +68,7 @@ def evaluate_parts(
     guide: Any,
     data: Dataset | Array,
     *,
-    batch_size: int = 500,
+    batch_size: int = AT_ONCE,
     seed: int = 0,
     step: int | None = None,
 ) -> dict[str, float]:
@@ -78,8 +85,29 @@ def evaluate_parts(
         >>> sorted(evaluate_parts(ppvae.ELBO(), model, guide, torch.zeros(10, 2)))
         ['distortion', 'rate/z']
     """
+    if isinstance(objective, type) or not isinstance(objective, pyro.infer.ELBO):
+        got = f"the class {objective.__name__} itself" if isinstance(objective, type) else type(objective).__name__
+        raise TypeError(f"expected an objective such as ppvae.ELBO(), got {got}")
+    batch_size = require_count("batch_size", batch_size)
+    check_modules(model, guide)
     data, parameter = dataset_for(data, "data", model, guide), first_parameter(model, guide)
     data = data if parameter is None else data.to(parameter.device)
+    with evaluation_mode(model, guide, device=data.x.device, seed=seed):
+        few = torch.cat([rows[:FEW] for rows in data.rows_by_label()])
+        check_all(model, guide, data.batch(few.to(data.x.device)))
+    parts = parts_over(objective, model, guide, data, batch_size, seed, step)
+    if any(math.isnan(part) for part in parts.values()):
+        raise ContractError(
+            f"expected a loss that is a number, got {parts}; look for NaN in the data (missing elements need a "
+            "likelihood with missing=True and ppvae.nn.FillMissing) and in the pair's parameters"
+        )
+    return parts
+
+
+def parts_over(
+    objective: pyro.infer.ELBO, model: Any, guide: Any, data: Dataset, batch_size: int, seed: int, step: int | None
+) -> dict[str, float]:
+    """:func:`evaluate_parts` of data on the pair's device, which were checked."""
     owned = [player.module for player in getattr(objective, "players", ())]
     totals: dict[str, Tensor] = {}
     with (
@@ -97,10 +125,15 @@ def dataset_for(data: Any, name: str, *modules: Any) -> Dataset:
 
     Raises:
         DataError: the data are of another kind; the message calls them ``name``.
+
+    Example:
+
+        >>> dataset_for(np.zeros((3, 2)), "data", torch.nn.Linear(2, 1).double()).x.dtype
+        torch.float64
     """
     parameter = first_parameter(*modules)
     if isinstance(data, np.ndarray) and data.dtype.kind == "f" and parameter is not None:
-        data = torch.as_tensor(data, dtype=parameter.dtype)
+        data = as_column(data, name, parameter.dtype, DataError)
     return as_dataset(data, name)
 
 

@@ -13,6 +13,7 @@ from ppvae.engine.batch import Array, Batch, as_batch
 from ppvae.engine.pair import Pair, dtype_of
 from ppvae.engine.particles import Particles, add_up
 from ppvae.engine.player import Player
+from ppvae.engine.tracing import OBSERVED
 from ppvae.errors import ContractError, require_count
 
 Parts = dict[str, Tensor]
@@ -37,7 +38,7 @@ class Objective(pyro.infer.ELBO):
         reparameterised: whether the guide learns through its draws, so that each must be reparameterised.
         over_batch: whether the loss of a datum depends on the other data of its batch.
         completable: the parts that a term can replace or complete.
-        players: who learns beside the pair (a critic, a multiplier); :func:`ppvae.fit` trains them.
+        players: critics and multipliers; :func:`ppvae.fit` trains them with the pair.
 
     Example:
 
@@ -57,7 +58,10 @@ class Objective(pyro.infer.ELBO):
 
     @abstractmethod
     def parts(self, particles: Particles) -> Parts:
-        """The loss by named parts, in nats: each (B,), or a scalar, a statistic of the batch that each datum pays."""
+        """The loss by named parts, in nats.
+
+        Each is (B,), or a scalar, a statistic of the batch that counts in full for each datum.
+        """
 
     def per_datum(self, particles: Particles) -> Tensor:
         """The loss of each datum, shape (B,), in nats: the sum of the parts."""
@@ -80,8 +84,8 @@ class Objective(pyro.infer.ELBO):
         """The loss summed over the batch, as a scalar tensor with a gradient."""
         if self.players and torch.is_grad_enabled():
             raise ContractError(
-                f"expected an objective that trains the pair alone, got one with a {self.players[0].name} to train "
-                "beside it, which a stock loop does not do; use ppvae.fit"
+                "expected an objective that trains the pair alone, got one that also trains "
+                f"{self.players[0].name!r}, which a stock loop does not do; use ppvae.fit"
             )
         batch = as_batch(x, y, given, dtype_of(model, guide))
         return self.per_datum(self.particles(Pair(model, guide), batch, step)).sum()
@@ -110,7 +114,13 @@ class Objective(pyro.infer.ELBO):
 
 
 def total(parts: Mapping[str, Tensor], batch_size: int) -> Tensor:
-    """The sum of the parts for each datum, shape (B,)."""
+    """The sum of the parts for each datum, shape (B,).
+
+    Example:
+
+        >>> total({"distortion": torch.ones(3), "penalty": torch.tensor(0.5)}, batch_size=3)
+        tensor([1.5000, 1.5000, 1.5000])
+    """
     return add_up(parts.values()).expand(batch_size)
 
 
@@ -120,15 +130,27 @@ class Regulariser(ABC):
     A term that adds a part is a :class:`Penalty`. The defaults of the attributes are safe for every term.
 
     Attributes:
+        last: whether it is applied after all other terms, wherever it stands in the sum.
         reparameterised: whether the guide learns from it through its draws.
-        over_batch: whether what a datum pays depends on the other data of its batch.
-        completes: the part that it replaces or completes; it is refused beside an objective without that part, and
-            beside another term that completes the same.
+        over_batch: whether the term of a datum depends on the other data of its batch.
+        completes: the part that it replaces or completes; it is refused by an objective without that part, and
+            together with another term that completes the same.
         site: the latent that it reads; None for all.
         num_data: the rows of the training set, if the term depends on them; :func:`ppvae.fit` checks it.
-        players: who learns for it beside the pair.
+        players: its critic or multiplier, if it has one; trained with the pair.
+
+    Example:
+
+        >>> class Doubled(Regulariser):
+        ...     completes, over_batch = "rate", False
+        ...     def apply(self, parts, particles):
+        ...         return {**parts, "rate/z": 2 * parts["rate/z"]}
+        >>> import ppvae
+        >>> [type(term).__name__ for term in (ppvae.ELBO() + Doubled()).regularisers]
+        ['Doubled']
     """
 
+    last: bool = False
     reparameterised: bool = True
     over_batch: bool = True
     completes: Completable | None = None
@@ -159,7 +181,10 @@ class Penalty(Regulariser):
 
     @abstractmethod
     def penalty(self, particles: Particles) -> Tensor:
-        """What each datum pays, shape (B,), in nats; or a scalar, a statistic of the batch that each pays in full.
+        """The term of each datum, shape (B,), in nats.
+
+        It can be a scalar instead, a statistic of the batch that counts in full for each datum.
+
 
         Where some rows of a step are labelled and some are not, they are two batches here.
         """
@@ -171,7 +196,13 @@ class Penalty(Regulariser):
 
 
 def unused(name: str, parts: Container[str]) -> str:
-    """The name, with a number where there is a part of that name already."""
+    """The name, with a number where there is a part of that name already.
+
+    Example:
+
+        >>> unused("penalty", {"penalty"})
+        'penalty#2'
+    """
     numbered = (f"{name}#{number}" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in parts)
 
@@ -180,14 +211,29 @@ def rates(parts: Parts, site: str | None, particles: Particles) -> list[str]:
     """The names of the rates of one latent, or of all.
 
     Raises ContractError if the pair has no such site. A label that is known has no rate.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> particles = ppvae.draw(model, guide, torch.zeros(3, 2))
+        >>> rates(ppvae.ELBO().parts(particles), None, particles)
+        ['rate/z']
     """
     if site is None:
         return [name for name in parts if name.startswith("rate/")]
-    if f"rate/{site}" not in parts and site not in particles.model:
+    if f"rate/{site}" not in parts and not _is_known_label(site, particles):
         raise ContractError(
             f"expected a part 'rate/{site}' to replace, got {sorted(parts)}; name a latent of the pair in site="
         )
     return [f"rate/{site}"] if f"rate/{site}" in parts else []
+
+
+def _is_known_label(site: str, particles: Particles) -> bool:
+    observed = site != OBSERVED and site in particles.model and particles.model[site].observed
+    return observed and particles.batch.label is not None
 
 
 class Regularised(Objective):
@@ -214,7 +260,7 @@ class Regularised(Objective):
             objective = objective.objective
         super().__init__(require_objective(objective).num_particles)
         self.objective: Objective = objective
-        self.regularisers: tuple[Regulariser, ...] = tuple(regularisers)
+        self.regularisers: tuple[Regulariser, ...] = tuple(sorted(regularisers, key=_comes_last))
         for term in self.regularisers:
             _check_term(objective, term)
         if len(set(map(id, self.regularisers))) < len(self.regularisers):
@@ -235,6 +281,10 @@ class Regularised(Objective):
         for term in self.regularisers:
             parts = term.apply(parts, particles)
         return parts
+
+
+def _comes_last(term: Any) -> bool:
+    return getattr(term, "last", False)
 
 
 def _check_term(objective: Objective, term: Regulariser) -> None:
@@ -259,7 +309,14 @@ def _check_apart(one: Regulariser, other: Regulariser) -> None:
 
 
 def require_objective(objective: Any) -> Objective:
-    """The objective itself, or TypeError if it is one of Pyro's, which do not read particles."""
+    """The objective itself, or TypeError if it is one of Pyro's, which do not read particles.
+
+    Example:
+
+        >>> import ppvae
+        >>> require_objective(ppvae.ELBO(num_particles=5)).num_particles
+        5
+    """
     if not isinstance(objective, Objective):
         got = f"the class {objective.__name__} itself" if isinstance(objective, type) else type(objective).__name__
         raise TypeError(

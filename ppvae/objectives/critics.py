@@ -1,4 +1,4 @@
-"""Networks that are trained beside the pair to tell two densities apart."""
+"""Critics: networks, trained with the pair, that estimate the log ratio of two densities."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -17,13 +17,22 @@ from ppvae.nn.functional import softplus
 class Critic(nn.Module):
     """A network D(z) that learns log r(z) / s(z) from draws of two densities r and s, by logistic regression.
 
-    Its loss, in nats, is E_r softplus(-D) / 2 + E_s softplus(D) / 2, which is least where D = log r - log s.
+    Its loss, in nats, is E_r softplus(-D) / 2 + E_s softplus(D) / 2, with its minimum at D = log r - log s.
     To write a new one, define :meth:`loss`.
 
     Args:
         network: (..., latent_dim) -> (..., 1); :func:`critic_network` if None.
         latent_dim: length of z.
         site: the latent.
+
+    Example:
+
+        >>> class NormalCritic(Critic):
+        ...     def loss(self, turn):
+        ...         z = turn.particles[0].latent(self.site).value
+        ...         return self.logistic_loss(z, torch.randn_like(z))
+        >>> NormalCritic(None, latent_dim=3).log_ratio(torch.zeros(5, 3)).shape
+        torch.Size([5])
     """
 
     def __init__(self, network: nn.Module | None, latent_dim: int, site: str = "z"):
@@ -80,7 +89,13 @@ def critic_network(dim: int, hidden: Iterable[int] = (1000,) * 5) -> MLP:
 
 
 def critic_adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """FactorVAE's optimizer of the critic: Adam, 1e-4, betas (.5, .9)."""
+    """FactorVAE's optimizer of the critic: Adam, 1e-4, betas (.5, .9).
+
+    Example:
+
+        >>> critic_adam(critic_network(2, hidden=[4]).parameters()).defaults["lr"]
+        0.0001
+    """
     parameters = list(parameters)
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.Adam(parameters, lr=1e-4, betas=(0.5, 0.9), fused=fused)

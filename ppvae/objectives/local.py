@@ -19,7 +19,16 @@ LocalGuide = Callable[..., None]
 
 
 def at_features(family: Family, features: Tensor) -> LocalGuide:
-    """A guide of site "z" with q(z) = family(features), one row a datum, whatever x is."""
+    """A guide of site "z" with q(z) = family(features), one row a datum, whatever x is.
+
+    Example:
+
+        >>> from ppvae.distributions.gaussians import diagonal_normal
+        >>> guide = at_features(diagonal_normal, torch.zeros(3, 4))
+        >>> poutine_trace = pyro.poutine.trace(guide).get_trace(torch.zeros(3, 2))
+        >>> poutine_trace.nodes["z"]["value"].shape
+        torch.Size([3, 2])
+    """
 
     def guide(x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -43,6 +52,15 @@ def ascent(
 
     Yields after each step the features, without gradient, and the bound before the step, shape (B,), in nats. Outer
     Pyro handlers do not apply.
+
+    Example:
+
+        >>> from ppvae.distributions.gaussians import diagonal_normal
+        >>> from ppvae.models import LinearGaussian
+        >>> model, batch = LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))
+        >>> features, bound = next(ascent(model, diagonal_normal, batch, torch.zeros(3, 4), learning_rate=0.1))
+        >>> features.shape, bound.shape
+        (torch.Size([3, 4]), torch.Size([3]))
     """
     features = features.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([features], learning_rate)
@@ -57,7 +75,16 @@ def ascent(
 
 
 def improved(model: Any, family: Family, batch: Batch, features: Tensor, steps: int, learning_rate: float) -> Tensor:
-    """The features after a number of steps of :func:`ascent`."""
+    """The features after a number of steps of :func:`ascent`.
+
+    Example:
+
+        >>> from ppvae.distributions.gaussians import diagonal_normal
+        >>> from ppvae.models import LinearGaussian
+        >>> model, batch = LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))
+        >>> improved(model, diagonal_normal, batch, torch.zeros(3, 4), steps=5, learning_rate=0.1).shape
+        torch.Size([3, 4])
+    """
     climb = ascent(model, family, batch, features, learning_rate)
     for _ in range(steps):
         features, _ = next(climb)

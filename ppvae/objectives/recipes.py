@@ -52,7 +52,7 @@ def annealed_vae(
 
 
 def geco(tolerance: float, speed: float = 0.01, limit: float = 100.0) -> Objective:
-    """KL + lambda (D - tolerance), with a Lagrange multiplier lambda that is learned beside the pair.
+    """KL + lambda (D - tolerance), with a Lagrange multiplier lambda that is trained with the pair.
 
     ``tolerance`` in nats a datum; lambda moves by ``speed`` between 1 / ``limit`` and ``limit``. Errors as of
     :class:`ConstrainedReconstruction`. :func:`ppvae.fit` trains it; a stock loop cannot.
@@ -153,8 +153,8 @@ def info_vae(
 ) -> Objective:
     """D + (1 - alpha) KL(q(z | x) || p(z)) + (alpha + lambda - 1) Div(q(z), p(z)).
 
-    With alpha = 1, the default, there is no KL: what the code tells about x costs nothing. With alpha = 0 the KL is
-    the ELBO's, which a decoder that models x without the code drives to 0.
+    With alpha = 1, the default, there is no KL, and the mutual information of x and z is not penalised. With alpha = 0
+    the KL is the ELBO's, which a decoder that models x without the code drives to 0.
 
     Args:
         alpha: weight of the mutual information that is left out of the rate, at most 1.

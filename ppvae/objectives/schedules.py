@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 from ppvae.errors import ContractError
 
@@ -77,7 +78,7 @@ def value_at(value: float | Schedule, step: int | None) -> float:
             "svi.step(x, step=i) or objective.loss(model, guide, x, step=i)"
         )
     number = value(step)
-    if not 0 <= number < math.inf:
+    if not isinstance(number, SupportsFloat) or isinstance(number, str) or not 0 <= float(number) < math.inf:
         raise ContractError(f"expected a schedule of finite numbers of at least 0, got {number} at step {step}")
     return number
 
@@ -95,5 +96,7 @@ def require_weight(name: str, value: float | Schedule) -> None:
     """
     constants = (value.start, value.end) if isinstance(value, Ramp) else () if callable(value) else (value,)
     for constant in constants:
-        if not 0 <= constant < math.inf:
+        if not isinstance(constant, SupportsFloat) or isinstance(constant, str):
+            raise TypeError(f"expected {name} to be a number or a schedule, got {constant!r:.60}")
+        if not 0 <= float(constant) < math.inf:
             raise ValueError(f"expected {name} of at least 0, got {constant}")

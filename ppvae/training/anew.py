@@ -1,4 +1,4 @@
-"""What an objective trains beside the pair begins anew in each fit."""
+"""Critics and multipliers start from their first state in each fit."""
 
 import warnings
 from collections.abc import Sequence

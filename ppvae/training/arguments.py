@@ -69,7 +69,7 @@ class RunDir:
 
 
 def as_batching(batch_size: int | Batching) -> Batching:
-    """A batching as it is, or one of so many rows per step. Raises ValueError or TypeError for another number."""
+    """A batching, or a number of rows per step as one. Raises ValueError or TypeError for another number."""
     return batch_size if isinstance(batch_size, Batching) else Batching(batch_size)
 
 

@@ -23,7 +23,7 @@ class Batching:
 
     Args:
         batch_size: rows per step; of partially labelled data, unlabelled rows per step.
-        labelled_per_step: of partially labelled data, labelled rows per step beside the unlabelled ones, at most.
+        labelled_per_step: of partially labelled data, the most labelled rows per step.
         steps_per_epoch: default one pass over the data (over the unlabelled rows, if they are partially labelled). If
             smaller, each epoch uses a random subset of the rows.
 

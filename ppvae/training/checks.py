@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
+import pyro
 import torch
 from torch import Tensor, nn
 
 from ppvae.data import Dataset, LazyImages
 from ppvae.engine.batch import Batch
-from ppvae.engine.checks import check_label_range, check_support, kinds_of_rows
+from ppvae.engine.checks import check_label_range, check_support
 from ppvae.engine.contract import check_batch
 from ppvae.engine.isolation import evaluation_mode
+from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import OBSERVED, distribution_at
 from ppvae.errors import ContractError
+from ppvae.objectives.base import Objective
 from ppvae.training.describe import spread
 
 AT_ONCE = 2**23  # numbers checked at once, 32 MB as float32
@@ -31,10 +34,26 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
         batch = data.batch(few)
         check_label_range(model, Batch(batch.x, data.y, batch.given))
         check_batch(model, guide, batch)
-        likelihood = distribution_at(model, OBSERVED, kinds_of_rows(batch)[0].rows(slice(0, 1)))
-        if data.binarization != "dynamic":
+        likelihood = distribution_at(model, OBSERVED, batch.kinds()[0].rows(slice(0, 1)))
+        if data.binarization != "dynamic" or data.has_missing:
             for start, x in _blocks(data):
                 check_support(likelihood, x, first_row=start)
+
+
+def check_objective(objective: object, model: nn.Module, guide: nn.Module, data: Dataset) -> None:
+    """Run an objective of ppvae once on a few rows of each kind.
+
+    Its checks may read numbers from the device here, and not in a step.
+
+    Raises:
+        ContractError: the pair does not give what the objective reads.
+    """
+    if not isinstance(objective, Objective):
+        return
+    few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
+    with evaluation_mode(model, guide, device=data.x.device, seed=0), pyro.validation_enabled(False):
+        for batch in data.batch(few).kinds():
+            objective.parts(objective.particles(Pair(model, guide), batch, step=0))
 
 
 def check_num_data(objective: object, data: Dataset) -> None:

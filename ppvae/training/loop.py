@@ -22,7 +22,7 @@ from ppvae.training.anew import begin_anew
 from ppvae.training.arguments import Plan, RunDir, Validation, as_objective, as_validation, check_players, plan_of
 from ppvae.training.backends import Eager
 from ppvae.training.batches import Batches, Batching
-from ppvae.training.checks import check_data, check_num_data
+from ppvae.training.checks import check_data, check_num_data, check_objective
 from ppvae.training.describe import describe, describe_data, describe_players, digest_of_module
 from ppvae.training.device import environment
 from ppvae.training.optimizers import adam, check_optimizer
@@ -73,7 +73,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
-    """Train a pair in place, and what its objective trains beside it (critics, multipliers).
+    """Train a pair in place, and the critics and multipliers of its objective.
 
     Args:
         model: generative model, called ``model(x, y, **given)``.
@@ -128,6 +128,7 @@ def fit(
     check_num_data(objective, data)
     for checked in (data,) if unseen is None else (data, unseen):
         check_data(model, guide, checked)
+    check_objective(objective, model, guide, data)
     batches = Batches(data, plan.batching, plan.seed)
     end, rows = plan.epochs * len(batches), batches.batch_size
     evaluate = PairEvaluation(objective, model, guide, unseen, validation, plan.seed, end, rows)

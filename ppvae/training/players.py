@@ -1,4 +1,4 @@
-"""The players of a pair: the pair itself under its objective, then what the objective trains beside it."""
+"""The players of a pair: the pair itself under its objective, then the critics and multipliers of its objective."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ def players_of(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimize
 
 
 def own_players(objective: PyroELBO | None) -> tuple[Player, ...]:
-    """What an objective trains beside the pair, under different names; nothing for an estimator of Pyro's."""
+    """The critics and multipliers of an objective, under different names; empty for an estimator of Pyro's."""
     named: dict[str, Player] = {}
     for player in objective.players if isinstance(objective, Objective) else ():
         name = unused(player.name, named)
@@ -67,7 +67,7 @@ def pair_player(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimiz
         ['distortion', 'rate/z']
     """
     if isinstance(objective, Objective):
-        return Player(PAIR, pair_module(model, guide), PairLoss(Pair(model, guide), objective), optimizer)
+        return Player(PAIR, pair_module(model, guide), PairLoss(Pair(model, guide, waits=False), objective), optimizer)
     return Player(PAIR, pair_module(model, guide), StockLoss(model, guide, objective), optimizer)
 
 

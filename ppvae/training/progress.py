@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-MAIN_PARTS = 3  # printed of the loss, the largest
+MAIN_PARTS = 6  # printed of the loss, the largest
 
 
 class ProgressReport:

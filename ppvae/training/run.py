@@ -43,7 +43,7 @@ class Run:
             self.state.take_up(*folder.read_last(), folder.require_last())
             folder.write_metrics(self.position.metrics)  # rows written after the last checkpoint are discarded
         else:
-            self.save()  # a good checkpoint, whatever the first epoch brings
+            self.save()  # a good checkpoint, even if the first epoch fails
 
     @property
     def step(self) -> int:
@@ -51,7 +51,7 @@ class Run:
         return self.position.epoch * len(self.batches) + self.position.step_in_epoch
 
     def train(self, epochs: int, evaluate: Evaluate, report: ProgressReport, request: StopRequest) -> None:
-        """Train until so many epochs are complete, or until a stop is requested."""
+        """Train until ``epochs`` epochs are complete, or until a stop is requested."""
         while self.position.epoch < epochs:
             self._train_epoch(report, request)
             self._finish_epoch(evaluate, report)

@@ -69,7 +69,7 @@ class RunState:
         }
 
     def values(self) -> dict[str, Any]:
-        """Everything else, as JSON has it."""
+        """Everything that is not a tensor, ready for JSON."""
         position = self.position
         return {
             "epoch": position.epoch,

@@ -1,13 +1,12 @@
 """What is evaluated after each epoch of fit."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyro.infer
 from torch import nn
 
 from ppvae.data import Dataset
-from ppvae.evaluation.loss import LOSS, dataset_for, evaluate_parts
+from ppvae.evaluation.loss import AT_ONCE, LOSS, dataset_for, parts_over
 from ppvae.objectives.base import Objective
 from ppvae.training.arguments import Validation
 
@@ -40,10 +39,10 @@ class PairEvaluation:
         return numbers if self.validation.evaluate is None else {**numbers, **self.validation.evaluate()}
 
     def _of_loss(self, data: Dataset) -> dict[str, float]:
-        options: dict[str, Any] = {"seed": self.seed}
+        batch_size, step = AT_ONCE, None
         if isinstance(self.objective, Objective):
-            options |= {"step": self.end} | ({"batch_size": self.batch_size} if self.objective.over_batch else {})
-        parts = evaluate_parts(self.objective, self.model, self.guide, data, **options)
+            batch_size, step = self.batch_size if self.objective.over_batch else AT_ONCE, self.end
+        parts = parts_over(self.objective, self.model, self.guide, data, batch_size, self.seed, step)
         named = {f"validation/{name}": value for name, value in parts.items() if name != LOSS}
         return {"validation_loss": sum(parts.values()), **named}
 

@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-import subprocess
 from dataclasses import replace
 from functools import partial
 
@@ -246,15 +245,6 @@ def test_listed_commands_describe_the_same_runs(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     parsed = [tyro.cli(run.Config, args=shlex.split(line)[2:]) for line in lines]
     assert parsed == study.planned(config)
-
-
-def test_listed_commands_survive_the_shell_that_xargs_starts(tmp_path, capsys):
-    study.main(study.Config(runs=("vae",), list=True, out=tmp_path / "a folder"))
-    line = capsys.readouterr().out.replace("python ", "printf '%s\\n' ", 1)
-    done = subprocess.run(
-        ["xargs", "-d", r"\n", "-I", "{}", "sh", "-c", "{}"], input=line, text=True, capture_output=True
-    )
-    assert str(tmp_path / "a folder" / "vae-1-seed0") in done.stdout.splitlines()
 
 
 @pytest.mark.usefixtures("_without_figures")

@@ -18,6 +18,14 @@ class AnnealedEstimate(PerDatum):
             chains start from the same draw.
         log_weight: shape (chains, B).
         acceptance: share of accepted transitions, shape (B,).
+
+    Example:
+
+        >>> import torch
+        >>> value, error = torch.tensor([-1.0, -3.0]), torch.tensor([0.1, 0.1])
+        >>> estimate = AnnealedEstimate(value, error, log_weight=value.expand(4, 2), acceptance=torch.full((2,), 0.7))
+        >>> estimate.mean
+        -2.0
     """
 
     log_weight: Tensor
@@ -40,6 +48,16 @@ class BidirectionalEstimate:
         upper: the backward run.
         x: the simulated data, shape (B, *event_shape). Evaluate them by another seed than the one of the simulation:
             with the same one, draws of the guide repeat its random numbers.
+
+    Example:
+
+        >>> import torch
+        >>> lower, upper = (
+        ...     AnnealedEstimate(value, torch.zeros(2), value.expand(4, 2), torch.ones(2))
+        ...     for value in (torch.tensor([-1.0, -3.0]), torch.tensor([-0.5, -2.5]))
+        ... )
+        >>> BidirectionalEstimate(lower, upper, x=torch.zeros(2, 5)).gap
+        0.5
     """
 
     lower: AnnealedEstimate

@@ -149,7 +149,7 @@ def bdmc(
         guide, annealing, seed, progress, given: see :func:`ais`.
 
     Raises:
-        ContractError: see :func:`ais`; or the model observes anything beside x and labels.
+        ContractError: see :func:`ais`; or the model observes anything other than x and labels.
 
     Example:
 

@@ -40,6 +40,13 @@ class LogMarginal(PerDatum):
         ess: effective sample size (sum w)^2 / sum w^2, from 1 to K, shape (B,).
         khat: Pareto shape of the weights' tail, shape (B,).
         num_particles: K.
+
+    Example:
+
+        >>> value, ess = torch.tensor([-1.0, -3.0]), torch.full((2,), 90.0)
+        >>> found = LogMarginal(value, torch.zeros(2), ess=ess, khat=torch.zeros(2), num_particles=100)
+        >>> found.mean, found.is_reliable
+        (-2.0, True)
     """
 
     ess: Tensor
@@ -49,7 +56,7 @@ class LogMarginal(PerDatum):
 
     @property
     def khat_bad(self) -> float:
-        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small to tell."""
+        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small for k-hat."""
         return share_of_bad(self.khat, self.num_particles)
 
     @property
@@ -92,7 +99,13 @@ class LogMarginal(PerDatum):
 
 
 def share_of_bad(khat: Tensor, num_particles: int) -> float:
-    """Share of k-hat values above :func:`khat_limit` of K; NaN where there are too few weights to tell."""
+    """Share of k-hat values above :func:`khat_limit` of K; NaN where there are too few weights for k-hat.
+
+    Example:
+
+        >>> share_of_bad(torch.tensor([0.1, 0.9]), num_particles=1000)
+        0.5
+    """
     return math.nan if khat.isnan().any() else (khat > khat_limit(num_particles)).double().mean().item()
 
 
@@ -161,7 +174,18 @@ def estimate(
     keep_weights: bool = True,
     progress: bool = False,
 ) -> LogMarginal:
-    """:func:`log_marginal` inside an evaluation, by the guide ``guide_of(rows)`` of each slice of the data."""
+    """:func:`log_marginal` inside an evaluation, by the guide ``guide_of(rows)`` of each slice of the data.
+
+    Example:
+
+        >>> from ppvae.engine.batch import as_batch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> with evaluation(model, guide, torch.zeros(3, 2)) as (pair, batch):
+        ...     estimate(model, lambda rows: guide, batch, num_particles=10, pairs=100).value.shape
+        torch.Size([3])
+    """
     # Results go into room made beforehand: small tensors left lying between the large ones of a pass would keep the
     # allocator from using that room again, and memory would grow with the number of data.
     value, error, ess, khat = summary = torch.empty(4, len(batch), dtype=torch.float64)
@@ -176,7 +200,14 @@ def estimate(
 
 
 def encode(guide: AmortizedGuide, batch: Batch) -> Tensor:
-    """The features of each datum, from an amortized guide; shape (B, features)."""
+    """The features of each datum, from an amortized guide; shape (B, features).
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> encode(MeanFieldGaussian(torch.nn.Linear(2, 4)), Batch(torch.zeros(3, 2))).shape
+        torch.Size([3, 4])
+    """
     positional, given = arguments(guide, batch)
     return guide.encode(*positional, **given)
 

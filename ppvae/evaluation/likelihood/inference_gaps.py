@@ -1,7 +1,7 @@
 """The gaps of a guide: by its family of distributions, and by amortizing them.
 
     log p(x)  -  L[q*]  =  approximation gap     q*: the best of the guide's family for this datum alone
-    L[q*]     -  L[q]   =  amortization gap      q:  the guide's own answer
+    L[q*]     -  L[q]   =  amortization gap      q:  the guide itself
 
 Source: Cremer, Li and Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders", equations 2 to 4.
 """
@@ -37,7 +37,14 @@ MOMENT_DRAWS = 100  # of the guide, where the best diagonal Gaussian starts
 
 @dataclass(frozen=True, eq=False)
 class Bound(PerDatum):
-    """An evidence lower bound of each datum, with its Monte Carlo standard error; shape (B,), in nats."""
+    """An evidence lower bound of each datum, with its Monte Carlo standard error; shape (B,), in nats.
+
+    Example:
+
+        >>> one, other = Bound(torch.zeros(2), torch.full((2,), 3.0)), Bound(torch.ones(2), torch.full((2,), 4.0))
+        >>> (other - one).value, (other - one).standard_error
+        (tensor([1., 1.]), tensor([5., 5.]))
+    """
 
     def __sub__(self, other: "Bound") -> "Bound":
         return Bound(self.value - other.value, (self.standard_error**2 + other.standard_error**2).sqrt())
@@ -64,6 +71,13 @@ class Gaps:
         amortized: the guide's own bound.
         khat: Pareto k-hat of the weights at the best member of the guide's family, shape (B,).
         num_particles: K, draws for each bound.
+
+    Example:
+
+        >>> bounds = [Bound(torch.tensor([value]), torch.zeros(1)) for value in (-1.0, -1.5, -1.5, -3.0)]
+        >>> found = Gaps(*bounds, khat=torch.zeros(1), num_particles=1000)
+        >>> found.approximation.mean, found.amortization.mean
+        (0.5, 1.5)
     """
 
     log_p: Bound
@@ -85,7 +99,7 @@ class Gaps:
 
     @property
     def khat_bad(self) -> float:
-        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small to tell."""
+        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small for k-hat."""
         return share_of_bad(self.khat, self.num_particles)
 
     def __repr__(self) -> str:
@@ -190,12 +204,12 @@ def _gaps_of(pair: Pair, batch: Batch, block: slice, num_particles: int, ascent:
         check_weights(Pair(model, at_features(family, start)).draw(part).log_weight, block.start)
     draws = family(start).sample((MOMENT_DRAWS,))
     moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
-    answers = [
+    candidates = [
         (family, local_optimum(model, family, part, start, ascent)),
         (diagonal_normal, local_optimum(model, diagonal_normal, part, moments, ascent)),
         (family, start),
     ]
-    estimates = [_estimate(model, family, features, part, num_particles) for family, features in answers]
+    estimates = [_estimate(model, family, features, part, num_particles) for family, features in candidates]
     best, (local, gaussian, amortized) = tightest(estimates), map(elbo_of, estimates)
     return Gaps(Bound(best.value, best.standard_error), local, gaussian, amortized, estimates[0].khat, num_particles)
 
@@ -206,6 +220,11 @@ def tightest(estimates: Sequence[PerDatum]) -> PerDatum:
     Each is in expectation a lower bound, so the highest is the closest. One for all the data: the highest datum by
     datum would select lucky draws. (The average of the estimates of p(x) is unbiased too, but its logarithm is too
     low by log m/n where m of n samplers work.)
+
+    Example:
+
+        >>> tightest([Bound(torch.tensor([v]), torch.zeros(1)) for v in (-3.0, -1.0)]).mean
+        -1.0
     """
     return max(estimates, key=lambda estimate: estimate.mean)
 
@@ -214,6 +233,13 @@ def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, as
     """The features of the ascent, averaged from its best window on until patience ends.
 
     Near the optimum the iterates wander with the noise of the gradient; their average does not.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> model, batch = LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))
+        >>> local_optimum(model, diagonal_normal, batch, torch.zeros(3, 4), Ascent(0.05, max_windows=1)).shape
+        torch.Size([3, 4])
     """
     steps = climb(model, family, batch, features, ascent.learning_rate)
     best, plateau = -math.inf, list[Tensor]()
@@ -233,5 +259,15 @@ def _estimate(model: Any, family: Family, features: Tensor, batch: Batch, num_pa
 
 
 def elbo_of(marginal: LogMarginal) -> Bound:
-    """The evidence lower bound of each datum, mean of log w, with its standard error."""
+    """The evidence lower bound of each datum, mean of log w, with its standard error.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
+        >>> elbo_of(ppvae.log_marginal(model, guide, torch.zeros(3, 2), num_particles=10)).value.shape
+        torch.Size([3])
+    """
     return Bound(marginal.bound(1), marginal.bound_standard_error(1))

@@ -13,8 +13,10 @@ from torch.distributions.transforms import Transform
 
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import forked_randomness
-from ppvae.engine.pair import Pair, require_can_score
-from ppvae.engine.particles import Draws, Site, add_up
+from ppvae.engine.pair import Pair
+from ppvae.engine.particles import Draws, add_up
+from ppvae.engine.requirements import require_can_score
+from ppvae.engine.sites import Site
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.hmc import LogDensity
 from ppvae.evaluation.requirements import require_continuous, require_known, require_weights
@@ -31,6 +33,13 @@ class Path:
     Raises:
         ContractError: a latent is discrete or has a support that depends on another, labels are known in part, or the
             guide cannot score values that it did not draw, or is no density over the prior's whole space.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> path = Path(Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), None), Batch(torch.zeros(3, 2)), chains=5)
+        >>> path.log_density(0.5)(path.start()).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, pair: Pair, batch: Batch, chains: int):

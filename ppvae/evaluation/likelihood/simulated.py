@@ -13,8 +13,10 @@ from torch import Tensor
 from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.checks import check_weights
 from ppvae.engine.evaluation import evaluation
-from ppvae.engine.pair import Pair, require_can_score
-from ppvae.engine.particles import Draws, Site, add_up
+from ppvae.engine.pair import Pair
+from ppvae.engine.particles import Draws, add_up
+from ppvae.engine.requirements import require_can_score
+from ppvae.engine.sites import Site
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.importance import log_marginal
 from ppvae.evaluation.likelihood.per_datum import sampling_error
@@ -31,6 +33,12 @@ class UpperBound:
         lower: the importance-weighted lower bound of the same data, from the K - 1 draws of the guide, shape (B,).
         x: the simulated data, shape (B, *event_shape). Evaluate them by another seed than the one of the simulation:
             with the same one, draws of the guide repeat its random numbers.
+
+    Example:
+
+        >>> found = UpperBound(value=torch.tensor([-1.0, -2.0]), lower=torch.tensor([-1.5, -2.5]), x=torch.zeros(2, 5))
+        >>> found.mean, found.gap
+        (-1.5, 0.5)
     """
 
     value: Tensor
@@ -85,7 +93,7 @@ def upper_bound(
 
     Raises:
         ContractError: the pair breaks the contract; a latent is discrete; the guide cannot score, or is no density over
-            the prior's whole space; the model observes anything beside x and labels.
+            the prior's whole space; the model observes anything other than x and labels.
 
     Source: Grosse, Ghahramani and Adams 2015, "Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo".
 
@@ -121,6 +129,12 @@ class Calibration:
         ranks: by name of the site, shape (B, elements), each from 0 to ``num_particles``; uniform where q is the
             posterior.
         num_particles: K, draws of the guide.
+
+    Example:
+
+        >>> uniform = Calibration({"z": torch.arange(100).unsqueeze(-1) % 10}, num_particles=9)
+        >>> uniform.p_value("z") > 0.9
+        tensor([True])
     """
 
     ranks: dict[str, Tensor]
@@ -175,7 +189,7 @@ def calibration(
 
     Raises:
         ContractError: the pair breaks the contract; a latent is discrete; the guide is no density over the prior's
-            whole space; the model observes anything beside x and labels.
+            whole space; the model observes anything other than x and labels.
 
     Source: Talts et al. 2018, "Validating Bayesian Inference Algorithms with Simulation-Based Calibration".
 

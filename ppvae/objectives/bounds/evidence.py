@@ -114,5 +114,15 @@ class Reconstruction(Objective):
 
 
 def distortion(particles: Particles) -> Tensor:
-    """- E_q log p(x | z), shape (B,), in nats; - log p(y) of a known label is a part of it."""
+    """- E_q log p(x | z), shape (B,), in nats; - log p(y) of a known label is a part of it.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> distortion(ppvae.draw(model, guide, torch.zeros(3, 2), num_particles=5)).shape
+        torch.Size([3])
+    """
     return particles.average(-particles.log_likelihood)

@@ -86,6 +86,16 @@ class PathScale:
     Attributes:
         weight: shape (enumeration..., K, B), set after the densities at the draws are known and before the gradient is
             taken. It is summed over enumerated sites that a draw does not depend on.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> particles = ppvae.draw(model, guide, torch.zeros(3, 2), num_particles=5)
+        >>> PathScale().through(particles)["z"].equal(particles.draws["z"])
+        True
     """
 
     weight: Tensor | None = None
@@ -149,6 +159,12 @@ def log_power_mean(log_weight: Tensor, power: float) -> Tensor:
     """1/p log 1/K sum_k w_k^p of log weights (K, B), shape (B,), in nats, for p other than 0.
 
     A weight of 0 counts as its limit: it adds nothing for p > 0, and gives -inf for p < 0.
+
+    Example:
+
+        >>> log_weight = torch.tensor([[1.0], [3.0]]).log()
+        >>> log_power_mean(log_weight, power=1.0).exp(), log_power_mean(log_weight, power=math.inf).exp()
+        (tensor([2.]), tensor([3.]))
     """
     if math.isinf(power):
         return log_weight.amax(0) if power > 0 else log_weight.amin(0)
@@ -173,5 +189,11 @@ def _require_alike(particles: Particles) -> None:
 
 
 def normalised(log_weight: Tensor) -> Tensor:
-    """The share of each weight in its datum's sum, (enumeration..., K, B), without gradient."""
+    """The share of each weight in its datum's sum, (enumeration..., K, B), without gradient.
+
+    Example:
+
+        >>> normalised(torch.tensor([[1.0], [3.0]]).log()).flatten()
+        tensor([0.2500, 0.7500])
+    """
     return log_weight.detach().flatten(0, -2).softmax(0).reshape(log_weight.shape)

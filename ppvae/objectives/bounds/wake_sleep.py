@@ -73,8 +73,8 @@ class ForwardKL(Objective):
     """- log q(z | x) of draws (x, z) ~ p(x, z), in nats: it trains the guide alone.
 
     Up to the entropy of p(z | x), which the guide cannot change, it is the mean over simulated data of
-    KL(p(z | x) || q(z | x)): a guide that misses a mode of the posterior pays for it. The data give the size of the
-    batches and the conditions, and nothing else.
+    KL(p(z | x) || q(z | x)), which is large where the guide misses a mode of p(z | x). The data give the size of the
+    batches, the conditions and which elements are missing, and nothing else.
 
     Part: "sleep". Requires a guide with ``log_prob`` at arbitrary values; otherwise raises ``ContractError``.
 
@@ -97,7 +97,17 @@ class ForwardKL(Objective):
 
 
 def log_q_of_simulated(particles: Particles) -> Tensor:
-    """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats."""
+    """log q(z | x), summed over all latents, of one draw (x, z) ~ p for each datum; shape (B,), in nats.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> log_q_of_simulated(ppvae.draw(model, guide, torch.zeros(3, 2))).shape
+        torch.Size([3])
+    """
     return add_up(site.log_prob for site in particles.source.score_simulated().values())[0]
 
 

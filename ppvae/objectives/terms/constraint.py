@@ -1,4 +1,4 @@
-"""A constraint on the distortion, with a Lagrange multiplier that is learned beside the pair."""
+"""A constraint on the distortion, with a Lagrange multiplier that is trained with the pair."""
 
 import math
 from functools import partial
@@ -17,7 +17,7 @@ class ConstrainedReconstruction(Regulariser):
 
     It completes the distortion by the part "constraint", (lambda - 1) D - lambda T.
 
-    The multiplier lambda = exp(l) is learned beside the pair: l rises by ``speed * (D - T) / |T|`` a step, and by
+    The multiplier lambda = exp(l) is trained with the pair: l rises by ``speed * (D - T) / |T|`` a step, and by
     ``speed`` at most, with an exponential average of D over the batches so far. ``fit`` logs it as
     "multiplier/distortion".
 
@@ -29,7 +29,7 @@ class ConstrainedReconstruction(Regulariser):
 
     Source: Rezende and Viola 2018, "Taming VAEs", algorithm 1. There the constraint is on a squared error, and neither
     the multiplier nor its step is bounded, nor the step divided by the tolerance: at the start of training D is far
-    from T, and lambda would grow far beyond its final value before the pair could answer.
+    from T, and lambda would grow far beyond its final value before the pair adapts.
 
     Example:
 
@@ -59,7 +59,13 @@ class ConstrainedReconstruction(Regulariser):
 
 
 class Multiplier(nn.Module):
-    """The Lagrange multiplier of a constraint on the distortion; see :class:`ConstrainedReconstruction`."""
+    """The Lagrange multiplier of a constraint on the distortion; see :class:`ConstrainedReconstruction`.
+
+    Example:
+
+        >>> Multiplier(tolerance=60.0, decay=0.99, limit=100.0).log()
+        {'multiplier/distortion': tensor(1.)}
+    """
 
     log_multiplier: nn.Parameter
     average: Tensor

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from ppvae.engine.particles import Particles, Site
+from ppvae.engine.particles import Particles
+from ppvae.engine.sites import Site
 from ppvae.errors import ContractError
 from ppvae.objectives.base import Parts, Penalty, Regulariser
 
@@ -60,7 +61,7 @@ class ClassifierLoss(Penalty):
 
 
 class LabelledWeight(Regulariser):
-    """Multiplies every part of labelled rows by a weight; it comes last in a sum of terms.
+    """Multiplies every part of labelled rows by a weight, after all other terms.
 
     ``fit`` minimises the mean over the rows of a step, U of them unlabelled and L labelled. Over an epoch an unlabelled
     row is read once and a labelled row L (N - n) / (U n) times, for N data with n labels. Kingma et al. minimise the
@@ -83,6 +84,7 @@ class LabelledWeight(Regulariser):
         0.1
     """
 
+    last = True
     reparameterised = over_batch = False
 
     def __init__(self, weight: float):
@@ -148,6 +150,15 @@ def label_site(particles: Particles, name: str) -> Site:
     """The enumerated site of the label, log_prob (C, K or 1, B).
 
     Raises ContractError if q(y | x) depends on another discrete site.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import CategoricalGuide
+        >>> from ppvae.models import GaussianMixture
+        >>> guide = CategoricalGuide(torch.nn.Linear(2, 3), "y")
+        >>> guide.can_score
+        True
     """
     site = particles.latent(name)
     if site.log_prob.dim() != 3 or site.distribution.batch_shape[:-2].numel() != 1:

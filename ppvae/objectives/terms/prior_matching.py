@@ -8,7 +8,7 @@ from ppvae.engine.player import Optimizer, Turn
 from ppvae.nn.functional import softplus
 from ppvae.objectives.base import Penalty
 from ppvae.objectives.critics import Critic, critic_adam
-from ppvae.objectives.draws import draws, draws_of_all, prior, prior_draws, require_fixed
+from ppvae.objectives.draws import common_prior, draws, draws_of_all, prior, prior_draws, require_fixed
 from ppvae.objectives.kernels import RBF, Kernel, mmd, stein_discrepancy
 from ppvae.objectives.schedules import Schedule, require_weight, value_at
 
@@ -49,8 +49,9 @@ class MaximumMeanDiscrepancy(Penalty):
 class SteinDiscrepancy(Penalty):
     """weight KSD^2(q(z), p(z)), the squared kernelised Stein discrepancy, by its unbiased estimate from the batch.
 
-    It needs no draws of the prior; its score grad log p(z) is taken by autodiff. (InfoVAE's Stein variant follows the
-    Stein variational gradient instead, which is the gradient of no divergence in closed form.)
+    It needs no draws of the prior, which must be one density for all data; its score grad log p(z) is taken by
+    autodiff. (InfoVAE's Stein variant follows the Stein variational gradient instead, which is the gradient of no
+    divergence in closed form.)
 
     Part: "stein/z".
 
@@ -76,7 +77,7 @@ class SteinDiscrepancy(Penalty):
 
     def penalty(self, particles: Particles) -> Tensor:
         """The weighted discrepancy, a scalar."""
-        fn, value = prior(particles, self.site), particles.latent(self.site).value
+        fn, value = common_prior(particles, self.site), particles.latent(self.site).value
         with torch.enable_grad():
             at = value if value.requires_grad else value.detach().requires_grad_()
             score = torch.autograd.grad(fn.log_prob(at).sum(), at, create_graph=True)[0]
@@ -89,7 +90,7 @@ class AdversarialDivergence(Penalty):
     """weight KL(q(z) || p(z)), with KL = E_q(z) D(z) by a critic D that learns log q(z) / p(z) from draws of both.
 
     With ``non_saturating`` the guide minimises E_q(z) softplus(D(z)) = - E log (1 - sigmoid(D)) instead, the loss of
-    the adversarial autoencoder and of generative adversarial networks, which is least under another divergence.
+    the adversarial autoencoder and of generative adversarial networks, which minimises another divergence.
     The prior must be fixed: the critic gives it no gradient.
 
     Part: "adversarial/z".
@@ -141,7 +142,14 @@ class AdversarialDivergence(Penalty):
 
 
 class PriorCritic(Critic):
-    """D(z) = log q(z) / p(z)."""
+    """D(z) = log q(z) / p(z).
+
+    Example:
+
+        >>> import torch
+        >>> PriorCritic(torch.nn.Linear(2, 1), latent_dim=2).log_ratio(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
 
     def loss(self, turn: Turn) -> Tensor:
         """Logistic loss of the turn's draws against draws of the prior."""

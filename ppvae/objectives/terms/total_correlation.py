@@ -69,7 +69,13 @@ class TotalCorrelation(Penalty):
 
 
 class PermutationCritic(Critic):
-    """D(z) = log q(z) / prod_d q(z_d)."""
+    """D(z) = log q(z) / prod_d q(z_d).
+
+    Example:
+
+        >>> PermutationCritic(nn.Linear(2, 1), latent_dim=2).log_ratio(torch.zeros(5, 2)).shape
+        torch.Size([5])
+    """
 
     def loss(self, turn: Turn) -> Tensor:
         """Logistic loss of the turn's draws against permuted draws for the second batch."""
@@ -78,7 +84,14 @@ class PermutationCritic(Critic):
 
 
 def permuted(z: Tensor) -> Tensor:
-    """Each column of (B, D) in an order of its own: from draws of q(z), draws of prod_d q(z_d)."""
+    """Each column of (B, D) in an order of its own: from draws of q(z), draws of prod_d q(z_d).
+
+    Example:
+
+        >>> z = torch.arange(6).reshape(3, 2)
+        >>> permuted(z).sort(0).values.equal(z)
+        True
+    """
     return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
 
 

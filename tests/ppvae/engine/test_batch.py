@@ -69,6 +69,16 @@ def test_batch_rows_finds_out_that_all_labels_of_the_part_are_known():
     assert not batch().rows(slice(0, 2)).all_known
 
 
+def test_batch_kinds_splits_unlabelled_from_labelled():
+    x = torch.arange(4.0)
+    unlabelled, labelled = as_batch(x, torch.tensor([-1, 2, -1, 0])).kinds()
+    assert (unlabelled.x.tolist(), unlabelled.label) == ([0.0, 2.0], None)
+    assert (labelled.x.tolist(), labelled.label.tolist()) == ([1.0, 3.0], [2, 0])
+    assert len(as_batch(x).kinds()) == 1
+    assert len(as_batch(x, torch.tensor([1, 2, 0, 0])).kinds()) == 1
+    assert len(as_batch(x, torch.full((4,), -1)).kinds()) == 1
+
+
 def test_batch_to_moves_every_column():
     moved = batch(torch.tensor([0, 1, 2, 0])).to(torch.device("meta"))
     assert {moved.x.device.type, moved.y.device.type, moved.given["c"].device.type} == {"meta"}
@@ -89,7 +99,6 @@ def test_as_batch_takes_numpy_arrays():
     assert made.x.dtype == made.given["c"].dtype == torch.float32
     assert made.y.dtype == torch.long
     assert as_batch(np.zeros((3, 2))).x.dtype == torch.float32  # torch's default, as in a Dataset
-    assert as_batch(np.zeros((3, 2), dtype=np.uint8), dtype=torch.float32).x.dtype == torch.uint8
     reversed_rows = np.arange(6.0).reshape(3, 2)[::-1]
     assert as_batch(reversed_rows).x[0].tolist() == [4.0, 5.0]
 
@@ -110,10 +119,10 @@ def test_as_batch_takes_a_batch_and_data_sets_as_they_are():
 
 
 @pytest.mark.parametrize("data", [batch(), Columns(batch())], ids=["batch", "data set"])
-@pytest.mark.parametrize("beside", [{"y": torch.zeros(4, dtype=torch.long)}, {"given": {"c": torch.zeros(4)}}])
-def test_as_batch_refuses_labels_and_conditions_next_to_data_that_have_their_own(data, beside):
-    with pytest.raises(ppvae.ContractError, match=r"labels and conditions inside the (Batch|Columns), got them beside"):
-        as_batch(data, **beside)
+@pytest.mark.parametrize("separate", [{"y": torch.zeros(4, dtype=torch.long)}, {"given": {"c": torch.zeros(4)}}])
+def test_as_batch_refuses_labels_and_conditions_next_to_data_that_have_their_own(data, separate):
+    with pytest.raises(ppvae.ContractError, match=r"inside the (Batch|Columns), got some as separate arguments"):
+        as_batch(data, **separate)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +132,7 @@ def test_as_batch_refuses_labels_and_conditions_next_to_data_that_have_their_own
         (lambda: as_batch({"x": 1}), "got dict"),
         (lambda: as_batch(np.array(["a", "b"])), "got an array of <U1"),
         (lambda: as_batch(np.array([object()])), "hold real numbers, got an array of object"),
+        (lambda: as_batch(np.zeros((3, 2), dtype=np.uint8)), r"floating x, got torch.uint8; pass ppvae.Dataset\(x\)"),
         (lambda: as_batch(torch.zeros(())), r"shape \(B, \*event_shape\) with B >= 1, got \(\)"),
         (lambda: as_batch(torch.zeros(0, 3)), r"B >= 1, got \(0, 3\)"),
         (lambda: batch(torch.zeros(3, dtype=torch.long)), r"y of shape \(4,\), one label a row of x, got \(3,\)"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 from ppvae.guides import MeanFieldGaussian, Refined
 from pyro import distributions as dist
-from pyro.nn import PyroModule
 from torch import nn
 
 import ppvae
 from ppvae.engine.contract import is_amortized
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
+from tests.ppvae.engine.pairs import PlainGuide, PlainModel
 
 
 def test_check_pair_leaves_everything_as_it_was():
@@ -60,27 +60,6 @@ def test_check_pair_runs_rows_with_and_without_labels():
 def test_check_pair_passes_conditions_by_name():
     model, guide, batch = ALL_PAIRS["two_conditions"].make_batch()
     ppvae.check_pair(model, guide, batch.x, **batch.given)
-
-
-class Plain(PyroModule):
-    """A module without a name of its own, as Pyro's tutorials write them."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-
-class PlainModel(Plain):
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=x)
-
-
-class PlainGuide(Plain):
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(self.net(x), 1.0).to_event(1))
 
 
 def test_check_pair_warns_of_parameter_names_that_a_stock_loop_would_mix_up():

@@ -23,8 +23,7 @@ from ppvae.engine.isolation import (
     with_partners,
 )
 from tests.catalogue import ALL_PAIRS, PAIRS
-from tests.ppvae.engine.test_contract import PlainGuide, PlainModel
-from tests.ppvae.engine.test_tracing import Wrapped
+from tests.ppvae.engine.pairs import PlainGuide, PlainModel, Wrapped
 
 
 def refined(model, guide):

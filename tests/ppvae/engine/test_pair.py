@@ -6,16 +6,15 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine.batch import as_batch
-from ppvae.engine.pair import Pair, first_parameter, to_device_of
-from ppvae.nn import MLP
+from ppvae.engine.pair import Pair, first_parameter
 from tests.catalogue import ALL_PAIRS, BATCH, CLASSES, LABELS, PAIRS
-from tests.ppvae.oracles import Exact, linear_gaussian
+from tests.ppvae.engine.pairs import TwoSensors, noisy_pair
+from tests.ppvae.oracles import linear_gaussian
 
 # draw
 
@@ -126,124 +125,6 @@ def test_draw_refuses_a_latent_that_the_model_does_not_have():
         ppvae.draw(model, More(), x)
 
 
-# what the contract forbids is refused in every replay
-
-
-class Placed(ppvae.Guide):
-    """q(z | x) with its sample statement placed by ``place``."""
-
-    def __init__(self, place):
-        super().__init__()
-        self.place = place
-
-    def forward(self, x, y=None):
-        self.place(x, lambda: pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1)))
-
-
-def scaled(scale):
-    def place(x, sample):
-        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=scale):
-            sample()
-
-    return place
-
-
-def in_a_second_plate(x, sample):
-    with pyro.plate("data", len(x)), pyro.plate("second", 3, dim=-3):
-        sample()
-
-
-def in_another_plate(x, sample):
-    with pyro.plate("rows", len(x)):
-        sample()
-
-
-def in_no_plate(x, sample):
-    pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
-
-
-def subsampled(x, sample):
-    with pyro.plate("data", 2 * len(x), subsample=torch.arange(len(x))):
-        sample()
-
-
-def at_another_dim(x, sample):
-    with pyro.plate("data", len(x), dim=-3):
-        sample()
-
-
-PLACES = {
-    "a scale of 10": scaled(10),
-    "a scale of a tenth, as for KL annealing": scaled(0.1),
-    "a scale that is a tensor": scaled(torch.tensor(2.0)),
-    "a second plate": in_a_second_plate,
-    "a plate of another name": in_another_plate,
-    "no plate": in_no_plate,
-    "a subsampled plate": subsampled,
-    "a plate at another dim": at_another_dim,
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_draw_refuses_a_site_whose_place_would_be_miscounted(place):
-    """A scale, a second plate or none, a subsampled plate: densities would be added up wrongly."""
-    model, _, x = PAIRS["linear_gaussian"].make()
-    with pytest.raises(ppvae.ContractError, match=r"expected guide site 'z' (in the one plate|without a scale)"):
-        ppvae.draw(model, Placed(PLACES[place]), x)
-
-
-@pytest.mark.parametrize("objective", [ppvae.ELBO(), ppvae.IWAE(2), ppvae.StickingTheLanding()])
-@pytest.mark.parametrize("place", ["a scale of 10", "a scale of a tenth, as for KL annealing", "a subsampled plate"])
-def test_objective_in_a_stock_svi_loop_refuses_a_scaled_site(place, objective):
-    """``poutine.scale(scale=0.1)`` on the latent of model and guide changes Pyro's loss; ours does not drop it."""
-
-    class Scaled(ppvae.Model):
-        def forward(self, x, y=None):
-            PLACES[place](x, lambda: pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1)))
-
-    _, _, x = PAIRS["linear_gaussian"].make()
-    svi = pyro.infer.SVI(Scaled(), Placed(PLACES[place]), pyro.optim.Adam({"lr": 0.1}), objective)
-    with pytest.raises(ppvae.ContractError, match="guide site 'z'"):
-        svi.step(x)
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_pair_refuses_a_model_site_whose_place_would_be_miscounted(place):
-    class Misplaced(ppvae.Model):
-        def forward(self, x, y=None):
-            PLACES[place](x, lambda: pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1)))
-
-    _, guide, x = PAIRS["linear_gaussian"].make()
-    with pytest.raises(ppvae.ContractError, match=r"expected model site 'z' (in the one plate|without a scale)"):
-        _ = Pair(Misplaced(), guide).draw(as_batch(x)).model
-
-
-def test_draw_refuses_a_scaled_observation():
-    """A likelihood scaled by N / B is a habit from stock Pyro: fit weighs the batch itself."""
-
-    class Scaled(ppvae.Model):
-        def forward(self, x, y=None):
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-                with pyro.poutine.scale(scale=100.0):
-                    pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), x.new_ones(5)).to_event(1), obs=x)
-
-    _, guide, x = PAIRS["linear_gaussian"].make()
-    with pytest.raises(ppvae.ContractError, match=r"model site 'x' without a scale, got 100\.0"):
-        ppvae.draw(Scaled(), guide, x)
-
-
-def test_draw_refuses_a_mask_on_an_enumerated_site():
-    class Masked(ppvae.Guide):
-        def forward(self, x, y=None):
-            with pyro.plate("data", len(x)), pyro.poutine.mask(mask=torch.arange(len(x)) < 3):
-                pyro.sample("z", dist.Categorical(logits=x.new_zeros(CLASSES)))
-
-    model, _, x = PAIRS["mixture"].make()
-    with pytest.raises(ppvae.ContractError, match="enumerated site 'z' without a mask"):
-        ppvae.draw(model, Masked(), x)
-
-
 class Recording(ppvae.Model):
     """A linear model that keeps what it computes by ``pyro.deterministic``."""
 
@@ -342,25 +223,6 @@ def test_simulate_draws_labels_where_they_are_a_site_and_asked_for():
     assert Pair(conditional, guide).simulate(batch, draw_labels=True)[0].y is batch.y
 
 
-class TwoSensors(ppvae.Model):
-    """A second observation next to x, after or before the latent."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x, y=None):
-        with pyro.plate("data", len(x)):
-            if self.kind == "before":
-                pyro.sample("w", dist.Normal(x.new_zeros(()), 1.0), obs=x[:, 0])
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            if self.kind == "factor":
-                pyro.factor("w", -z.square().sum(-1))
-            if self.kind == "after":
-                pyro.sample("w", dist.Normal(z[..., 0], 1.0), obs=x[:, 0])
-            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), x.new_ones(5)).to_event(1), obs=x)
-
-
 class LabelAfter(ppvae.Model):
     """A label that depends on the latent: with known labels, draws from the prior are no draws of the posterior."""
 
@@ -393,126 +255,6 @@ def test_objectives_that_simulate_refuse_a_model_that_observes_something_else(ob
     with pytest.raises(ppvae.ContractError, match="observes x alone"):
         objective.differentiable_loss(TwoSensors(kind), guide, x)
     assert torch.isfinite(ppvae.IWAE(3).differentiable_loss(TwoSensors(kind), guide, x))
-
-
-# scoring again
-
-
-def noisy_pair():
-    torch.manual_seed(0)
-    encoder = nn.Sequential(MLP(5, [8], 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
-    model, x = linear_gaussian()
-    return model, MeanFieldGaussian(encoder).double(), x
-
-
-@pytest.mark.parametrize("freeze", [True, False])
-def test_score_guide_has_the_noise_of_the_first_run_and_moves_no_statistics(freeze):
-    model, guide, x = noisy_pair()
-    particles = ppvae.draw(model, guide, x, num_particles=3)
-    assert guide.encoder[1].num_batches_tracked == 1
-    state = torch.get_rng_state()
-    sites = particles.source.score_guide(particles.draws, freeze)
-    torch.testing.assert_close(sites["z"].log_prob, particles.guide["z"].log_prob)
-    assert guide.encoder[1].num_batches_tracked == 1
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(p.requires_grad for p in guide.parameters())
-
-
-def test_score_guide_frozen_gives_a_gradient_to_the_draws_alone():
-    model, guide, x = noisy_pair()
-    particles = ppvae.draw(model, guide, x)
-    at = particles.draws["z"].detach().requires_grad_()
-    (site,) = particles.source.score_guide({"z": at}, freeze=True).values()
-    site.log_prob.sum().backward()
-    assert at.grad.abs().sum() > 0
-    assert all(p.grad is None for p in guide.parameters())
-
-
-def test_score_guide_needs_recorded_noise():
-    model, guide, x = noisy_pair()
-    particles = Pair(model, guide).draw(as_batch(x))
-    with pytest.raises(ppvae.ContractError, match=r"particles with recorded noise.*ppvae\.draw"):
-        particles.source.score_guide(particles.draws, freeze=True)
-
-
-def test_score_guide_refuses_a_guide_that_declares_that_it_cannot():
-    model, guide, x = PAIRS["flow_planar"].make()
-    particles = ppvae.draw(model, guide, x)
-    with pytest.raises(ppvae.ContractError, match=r"score values.*got FlowGuide.*without an inverse"):
-        particles.source.score_guide(particles.draws, freeze=False)
-
-
-def test_score_guide_finds_a_transform_without_an_inverse_that_was_not_declared():
-    model, guide, x = PAIRS["flow_planar"].make()
-    guide.can_score = True
-    particles = ppvae.draw(model, guide, x)
-    with pytest.raises(ppvae.ContractError, match="without an inverse"):
-        particles.source.score_guide({"z": particles.draws["z"].clone()}, freeze=False)
-
-
-class Failing(nn.Module):
-    """A network that works once, and raises afterwards."""
-
-    def __init__(self, error, *dims):
-        super().__init__()
-        self.error, self.calls, self.net = error, 0, nn.Linear(*dims).double()
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls > 1:
-            raise self.error
-        return self.net(x)
-
-
-@pytest.mark.parametrize("error", [KeyError("table"), NotImplementedError("a missing kernel"), RuntimeError("memory")])
-def test_score_guide_passes_on_what_the_guides_own_network_raises(error):
-    """A KeyError of a guide's own table, or a kernel that a device lacks, is no missing inverse."""
-    model, x = linear_gaussian()
-    guide = MeanFieldGaussian(Failing(error, 5, 4))
-    particles = ppvae.draw(model, guide, x)
-    with pytest.raises(type(error), match=str(error.args[0])):
-        particles.source.score_guide(particles.draws, freeze=False)
-
-
-@pytest.mark.parametrize("error", [KeyError("table"), NotImplementedError("a missing kernel")])
-def test_score_guide_passes_on_what_the_network_of_a_flow_raises(error):
-    """The distribution has a transform, but it is a network of the transform that fails."""
-
-    def look_up():
-        raise error
-
-    class Step(dist.transforms.AffineTransform):
-        def _inverse(self, y):
-            return super()._inverse(y) + look_up()
-
-    class Flow(MeanFieldGaussian):
-        def distribution(self, features):
-            return dist.TransformedDistribution(super().distribution(features), [Step(0.0, 2.0)])
-
-    model, x = linear_gaussian()
-    guide = Flow(nn.Linear(5, 4).double())
-    particles = ppvae.draw(model, guide, x)
-    with pytest.raises(type(error)) as caught:
-        particles.source.score_guide({"z": particles.draws["z"].clone()}, freeze=False)
-    assert caught.value is error
-
-
-def test_model_at_and_guide_at_score_the_values_that_they_are_given():
-    model, x = linear_gaussian()
-    values = {"z": torch.randn(7, 4, 2).double()}
-    sites = Pair(model, Exact(model)).model_at(as_batch(x), values, 7)
-    expected = dist.Normal(0.0, 1.0).log_prob(values["z"]).sum(-1)
-    torch.testing.assert_close(sites["z"].log_prob, expected)
-    scored = Pair(model, Exact(model)).guide_at(as_batch(x), values, 7)["z"].log_prob
-    joint = sites["z"].log_prob + sites["x"].log_prob
-    torch.testing.assert_close(joint - scored, model.log_evidence(x).expand(7, -1))
-
-
-def test_guide_at_refuses_a_guide_that_cannot_score():
-    guide = FlowGuide(MLP(5, [], 7), planar(2, 3), 2).double()
-    model, x = linear_gaussian()
-    with pytest.raises(ppvae.ContractError, match="score values which it did not draw"):
-        Pair(model, guide).guide_at(as_batch(x), {"z": torch.zeros(1, 4, 2).double()}, 1)
 
 
 # labels
@@ -559,7 +301,7 @@ def test_draws_for_another_batch_have_no_gradient_and_move_no_statistics():
 # device
 
 
-def test_first_parameter_and_to_device_of_skip_what_is_no_floating_point():
+def test_first_parameter_skips_what_is_no_floating_point():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -568,6 +310,3 @@ def test_first_parameter_and_to_device_of_skip_what_is_no_floating_point():
 
     module = Odd()
     assert first_parameter(None, module) is module.weight
-    assert to_device_of(module, torch.zeros(3)).device.type == "meta"
-    x = torch.zeros(3)
-    assert to_device_of(lambda: None, x) is x

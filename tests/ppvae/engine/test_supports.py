@@ -71,8 +71,8 @@ PAIRS_WITHOUT = {
     "is discrete and p is continuous": (dist.Empirical(torch.randn(5), torch.zeros(5)), NORMAL),
     "q has support a circle and p Real": (dist.VonMises(0.0, 1.0), NORMAL),
     "q has support Real.* and p a circle": (NORMAL, dist.VonMises(0.0, 1.0)),
-    "transform of a density with support Greater": (SHIFTED, NORMAL),
-    "transform of a density with support Interval": (
+    r"positive on \(-5, inf\) alone and p on \(-inf, inf\)": (SHIFTED, NORMAL),
+    r"positive on \(-9, 9\) alone and p on \(-inf, inf\)": (
         dist.TransformedDistribution(
             dist.Beta(zeros + 1, 1.0).to_event(1), [dist.transforms.AffineTransform(-9.0, 18.0)]
         ),

@@ -11,17 +11,7 @@ import ppvae
 from ppvae.engine.batch import as_batch
 from ppvae.engine.tracing import arguments, conditions_of, distribution_at, required_conditions_of
 from tests.catalogue import ALL_PAIRS, PAIRS
-
-
-class Wrapped(nn.Module):
-    """A pair's model or guide within a module that forwards everything."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *args, **given):
-        return self.inner(*args, **given)
+from tests.ppvae.engine.pairs import Wrapped
 
 
 class EncodesWith(MeanFieldGaussian):
@@ -38,7 +28,7 @@ def functions():
         "forward of a module": (conditional, {"c"}, {"c"}),
         "forward with two": (two, {"a", "b"}, {"a", "b"}),
         "encode of an amortized guide": (encoding, {"temperature"}, set()),
-        "encode of the guide that is refined": (Refined(encoding, conditional), {"temperature"}, set()),
+        "Refined, which passes on what its guide names": (Refined(encoding, conditional), None, set()),
         "a compiled module": (torch.compile(conditional, backend="eager"), {"c"}, {"c"}),
         "a compiled amortized guide": (torch.compile(encoding, backend="eager"), {"temperature"}, set()),
         "none": (PAIRS["gaussian_vae"].make()[0], set(), set()),

@@ -3,7 +3,6 @@
 import contextlib
 import math
 
-import numpy as np
 import pyro
 import pytest
 import torch
@@ -16,33 +15,11 @@ from torch import nn
 import ppvae
 from ppvae.engine.batch import as_batch
 from ppvae.engine.pair import Pair
-from ppvae.evaluation import Annealing, Ascent, inference_data, reconstruct, sample
-from ppvae.nn import MLP, Autocast
+from ppvae.evaluation import Annealing, Ascent, inference_data, sample
+from ppvae.nn import MLP
 from tests.catalogue import PAIRS
+from tests.ppvae.evaluation.evaluators import ESTIMATES, OTHERS, SHORT, SIMULATE, WITHOUT_GUIDE
 from tests.ppvae.oracles import linear_gaussian, nearly_exact
-
-SHORT, CLIMB = Annealing(temperatures=3, chains=2, leapfrog_steps=2), Ascent(max_windows=1)
-ESTIMATES = {  # all that weigh q
-    "log_marginal": lambda model, guide, x: ppvae.log_marginal(model, guide, x, num_particles=30),
-    "ais": lambda model, guide, x: ppvae.ais(model, x, guide=guide, annealing=SHORT),
-    "bdmc": lambda model, guide, x: ppvae.bdmc(model, x, guide=guide, annealing=SHORT),
-    "upper_bound": lambda model, guide, x: ppvae.upper_bound(model, guide, x, num_particles=5),
-    "calibration": lambda model, guide, x: ppvae.calibration(model, guide, x, num_particles=9),
-    "gaps": lambda model, guide, x: ppvae.gaps(model, guide, x, num_particles=30, ascent=CLIMB),
-    "latent_statistics": ppvae.latent_statistics,
-    "compare": lambda model, guide, x: ppvae.compare(model, {"only": guide}, x, num_particles=30),
-    "inference_data": lambda model, guide, x: inference_data(model, guide, x, draws=5),
-}
-SIMULATE = ("bdmc", "upper_bound", "calibration")
-OTHERS = {
-    "traversals": lambda model, guide, x: ppvae.traversals(model, guide, x[:1]),
-    "reconstruct": reconstruct,
-}
-WITHOUT_GUIDE = {
-    "ais": lambda model, x: ppvae.ais(model, x, annealing=SHORT),
-    "bdmc": lambda model, x: ppvae.bdmc(model, x, annealing=SHORT),
-    "sample": lambda model, x: sample(model, len(x), template=x),
-}
 
 
 @pytest.mark.parametrize("name", ["ais", "bdmc", "upper_bound", "latent_statistics"])
@@ -256,14 +233,6 @@ class Cast(nn.Module):
         return self.network(z.float())
 
 
-@pytest.mark.parametrize("name", ESTIMATES)
-def test_evaluator_takes_autocast_inside_a_float32_pair(name):
-    model, guide, x = PAIRS["gaussian_vae"].make()
-    model, guide, x = model.float(), guide.float(), x.float()
-    guide.encoder, model.decoder = Autocast(guide.encoder), Autocast(model.decoder)
-    ESTIMATES[name](model, guide, x)
-
-
 def marked(by_row: bool):
     """A pair with NaN features for the last of six data, by its row or by its value."""
     model, _ = linear_gaussian()
@@ -290,70 +259,6 @@ def test_gaps_count_rows_over_all_blocks():
 def test_latent_statistics_count_rows_over_all_blocks():
     with pytest.raises(ppvae.ContractError, match=r"finite weights.*row 5"):
         ppvae.latent_statistics(*marked(by_row=False), chunk=2)
-
-
-COUNTS = {
-    "num_particles": lambda m, g, x, n: ppvae.log_marginal(m, g, x, num_particles=n),
-    "chunk": lambda m, g, x, n: ppvae.log_marginal(m, g, x, chunk=n),
-    "num_particles of calibration": lambda m, g, x, n: ppvae.calibration(m, g, x, num_particles=n),
-    "num_particles of gaps": lambda m, g, x, n: ppvae.gaps(m, g, x, num_particles=n),
-    "num_particles of latent_statistics": lambda m, g, x, n: ppvae.latent_statistics(m, g, x, num_particles=n),
-    "num_particles of upper_bound": lambda m, g, x, n: ppvae.upper_bound(m, g, x, num_particles=n),
-    "num_particles of compare": lambda m, g, x, n: ppvae.compare(m, {"only": g}, x, num_particles=n),
-    "draws": lambda m, g, x, n: inference_data(m, g, x, draws=n),
-    "candidates": lambda m, g, x, n: inference_data(m, g, x, candidates=n),
-    "num_samples": lambda m, g, x, n: reconstruct(m, g, x, num_samples=n),
-}
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_evaluator_refuses_a_count_below_one_or_not_whole(name):
-    option = name.split()[0]
-    pair = PAIRS["linear_gaussian"].make()
-    with pytest.raises(ValueError, match=f"expected {option} of at least 1, got 0"):
-        COUNTS[name](*pair, 0)
-    for value in (5.0, "5", None) if name != "num_samples" else (5.0, "5"):
-        with pytest.raises(TypeError, match=f"expected {option} to be a whole number, got "):
-            COUNTS[name](*pair, value)
-
-
-@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
-def test_evaluator_refuses_data_of_another_kind_and_shape(name):
-    model, guide, x = PAIRS["linear_gaussian"].make()
-    run = (ESTIMATES | OTHERS)[name]
-    for data in (x.tolist(), "x"):
-        with pytest.raises(ppvae.ContractError, match="expected x to be"):
-            run(model, guide, data)
-    with pytest.raises(ppvae.ContractError, match=r"failed on x of shape|give x of shape \(4,\)"):
-        run(model, guide, x[:, :4])
-
-
-@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
-def test_evaluator_takes_a_numpy_array_and_a_dataset(name):
-    model, guide, x = PAIRS["linear_gaussian"].make()
-    run = (ESTIMATES | OTHERS)[name]
-    run(model, guide, x.numpy())
-    if name != "traversals":
-        run(model, guide, ppvae.Dataset(x))
-
-
-@pytest.mark.parametrize("name", [*ESTIMATES, *OTHERS])
-def test_evaluator_leaves_random_state_modes_and_parameter_store_alone(name):
-    model, guide, x = PAIRS["linear_gaussian"].make()
-    state = torch.get_rng_state()
-    (ESTIMATES | OTHERS)[name](model, guide, x)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not list(pyro.get_param_store().keys())
-    assert model.training
-    assert guide.training
-    assert all(p.requires_grad and p.grad is None for p in (*model.parameters(), *guide.parameters()))
-
-
-def test_bdmc_refuses_seeds_that_are_not_whole():
-    model, _, x = PAIRS["linear_gaussian"].make()
-    with pytest.raises(TypeError, match=r"expected seed to be a whole number, got 1\.5"):
-        ppvae.bdmc(model, x, seed=1.5)
-    ppvae.bdmc(model, x, annealing=SHORT, seed=np.int64(2))
 
 
 @pytest.mark.parametrize(

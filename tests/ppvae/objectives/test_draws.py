@@ -1,6 +1,5 @@
 """What statistics of a batch read of a latent, and where they refuse it."""
 
-from dataclasses import replace
 from functools import partial
 
 import pyro
@@ -12,7 +11,7 @@ from pyro.nn import PyroModule
 import ppvae
 from ppvae.nn import MLP
 from ppvae.objectives.draws import cross_log_prob, draws, factors, moments, prior, prior_draws
-from tests.catalogue import PAIRS
+from tests.catalogue import ALL_PAIRS, PAIRS
 from tests.ppvae.objectives.estimates import particles_of
 
 BATCH_STATISTICS = {
@@ -57,11 +56,11 @@ def test_batch_statistic_refuses_a_latent_that_is_no_vector(term):
 
 @pytest.mark.parametrize("term", BATCH_STATISTICS)
 def test_batch_statistic_refuses_a_latent_under_a_mask(term):
-    particles = particles_of()
-    mask = torch.ones(particles.batch_size, dtype=torch.bool)
-    masked = replace(particles, guide={"z": replace(particles.guide["z"], mask=mask)})
-    with pytest.raises(ppvae.ContractError, match="'z' under a mask"):
-        apply(BATCH_STATISTICS[term](), masked)
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    mask = torch.arange(len(x)) < 4
+    masked = (pyro.poutine.mask(function, mask) for function in (model, guide))
+    with pytest.raises(ppvae.ContractError, match="'z' under a mask|same mask over site 'z'"):
+        apply(BATCH_STATISTICS[term](), ppvae.draw(*masked, x))
 
 
 @pytest.mark.parametrize("term", ["MaximumMeanDiscrepancy", "TCDecomposition", "SteinDiscrepancy"])
@@ -103,6 +102,21 @@ def test_batch_statistic_takes_a_second_latent_with_a_prior_of_its_own(term):
 def test_batch_statistic_does_not_mind_a_label_before_the_latent():
     particles = particles_of("label")
     assert torch.isfinite(ppvae.info_vae(0.0, 10.0).per_datum(particles)).all()
+
+
+def test_stein_discrepancy_refuses_a_prior_that_changes_with_conditions():
+    """It compares q(z) with one density; draws of the prior of each datum are draws of their mixture."""
+    model, guide, batch = ALL_PAIRS["two_conditions"].make_batch()
+    particles = ppvae.draw(model, guide, batch, num_particles=2)
+    with pytest.raises(ppvae.ContractError, match=r"one prior of 'top' for all data.*MaximumMeanDiscrepancy"):
+        ppvae.SteinDiscrepancy(1.0, site="top").penalty(particles)
+    assert torch.isfinite(ppvae.MaximumMeanDiscrepancy(1.0, site="top").penalty(particles))
+
+
+def test_stein_discrepancy_takes_a_prior_that_conditions_do_not_move():
+    for name in ("conditional", "labelled_condition"):
+        model, guide, batch = ALL_PAIRS[name].make_batch()
+        assert torch.isfinite(ppvae.SteinDiscrepancy(1.0).penalty(ppvae.draw(model, guide, batch)))
 
 
 # what is read

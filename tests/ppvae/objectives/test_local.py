@@ -17,14 +17,26 @@ FULL_RANK = FullRankGaussian(nn.Identity(), 2).distribution
 MEAN_FIELD = MeanFieldGaussian(nn.Identity()).distribution
 
 
-def test_improved_full_rank_features_reach_the_exact_posterior():
+def test_ascent_of_full_rank_features_reaches_the_exact_posterior():
     model, x = linear_gaussian()
     torch.manual_seed(0)
     start = torch.zeros(4, FullRankGaussian.num_features(2)).double()
-    features = improved(model, FULL_RANK, as_batch(x), start, steps=3000, learning_rate=0.01)
+    climb = ascent(model, FULL_RANK, as_batch(x), start, learning_rate=0.02, num_particles=100)
+    *_, (features, _) = islice(climb, 400)
     posterior, q = model.posterior(x), FULL_RANK(features)
     torch.testing.assert_close(q.mean, posterior.mean, rtol=0, atol=0.05)
     torch.testing.assert_close(q.covariance_matrix, posterior.covariance_matrix, rtol=0, atol=0.05)
+
+
+def test_improved_is_the_end_of_an_ascent():
+    model, x = linear_gaussian()
+    start = torch.zeros(4, 4).double()
+    torch.manual_seed(0)
+    features = improved(model, MEAN_FIELD, as_batch(x), start, steps=7, learning_rate=0.1)
+    torch.manual_seed(0)
+    *_, (expected, _) = islice(ascent(model, MEAN_FIELD, as_batch(x), start, 0.1), 7)
+    assert torch.equal(features, expected)
+    assert torch.equal(improved(model, MEAN_FIELD, as_batch(x), start, steps=0, learning_rate=0.1), start)
 
 
 def test_ascent_raises_the_bound_of_every_datum_up_to_the_evidence():
@@ -38,14 +50,19 @@ def test_ascent_raises_the_bound_of_every_datum_up_to_the_evidence():
     assert (last < model.log_evidence(x) + 4 * error).all()
 
 
+def without_noise(features):
+    """A Gaussian of nearly no width, so that the random numbers do not matter."""
+    loc, _ = features.chunk(2, -1)
+    return MEAN_FIELD(torch.cat([loc, torch.full_like(loc, -20)], -1))
+
+
 def test_ascent_of_a_datum_does_not_depend_on_the_others():
     model, x = linear_gaussian()
-    with torch.random.fork_rng():
-        start = torch.zeros(4, 4).double()
-        noiseless = lambda features: MEAN_FIELD(torch.cat([features[..., :2], -20 + 0 * features[..., 2:]], -1))  # noqa: E731
-        whole = improved(model, noiseless, as_batch(x), start, steps=20, learning_rate=0.1)
-        alone = improved(model, noiseless, as_batch(x[1:2]), start[1:2], steps=20, learning_rate=0.1)
+    start = torch.zeros(4, 4).double()
+    whole = improved(model, without_noise, as_batch(x), start, steps=20, learning_rate=0.1)
+    alone = improved(model, without_noise, as_batch(x[1:2]), start[1:2], steps=20, learning_rate=0.1)
     torch.testing.assert_close(whole[1:2], alone, rtol=1e-4, atol=1e-4)
+    assert (alone[0, :2] - start[0, :2]).abs().min() > 0.1
 
 
 @pytest.mark.parametrize("outer", [torch.no_grad, torch.enable_grad])

@@ -29,7 +29,7 @@ def weights(*modules):
 
 
 def modules_of(objective):
-    """What an objective trains beside the pair."""
+    """The critics and multipliers of an objective."""
     return [player.module for player in objective.players]
 
 

@@ -134,7 +134,9 @@ def test_fit_takes_numpys_whole_numbers(tmp_path):
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, lambda p: torch.optim.SGD(p, lr=0.1)])
 def test_fit_takes_optimizer_classes_and_functions(optimizer):
-    run("gaussian_vae", optimizer=optimizer, epochs=1)
+    model, guide, _ = run("gaussian_vae", optimizer=optimizer, epochs=1)
+    started = weights(*PAIRS["gaussian_vae"].make()[:2])
+    assert all(not torch.equal(one, other) for one, other in zip(weights(model, guide), started, strict=True))
 
 
 @pytest.mark.parametrize("run_dir", [str, lambda path: path, RunDir, lambda path: RunDir(str(path), resume=True)])
@@ -146,7 +148,11 @@ def test_fit_takes_a_path_as_text_as_path_and_as_run_dir(run_dir, tmp_path):
 @pytest.mark.parametrize("data", [lambda x: x, lambda x: x.numpy(), ppvae.Dataset, TensorDataset])
 def test_fit_takes_tensors_arrays_and_data_sets(data):
     model, guide, x = PAIRS["gaussian_vae"].make()
-    ppvae.fit(model, guide, ppvae.ELBO(), data(x), epochs=1, validation=data(x), progress=False)
+    result = ppvae.fit(model, guide, ppvae.ELBO(), data(x), epochs=1, validation=data(x), progress=False)
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    expected = ppvae.fit(model, guide, ppvae.ELBO(), x, epochs=1, validation=x, progress=False)
+    for name in ("loss", "val_loss"):
+        assert result.metrics[-1][name] == expected.metrics[-1][name]
 
 
 def player(name="net", **options):

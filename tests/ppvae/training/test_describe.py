@@ -95,7 +95,9 @@ def test_describe_compares_a_fixed_network_by_its_weights_and_a_learned_one_by_i
 def test_describe_ends_in_a_cycle():
     settings = Settings(a=1)
     settings.own = settings
-    json.dumps(describe(settings))
+    described = json.dumps(describe(settings))
+    assert described.endswith('"own": "Settings"' + described.count("}") * "}")
+    assert 2 <= described.count('"a": 1') <= 20
 
 
 def test_describe_calls_nothing():
@@ -106,7 +108,8 @@ def test_describe_calls_nothing():
         def __call__(self, *args):
             raise AssertionError
 
-    describe([function, Called(), Settings(f=function), functools.partial(function, 1), Called().__call__])
+    described = describe([function, Called(), Settings(f=function), functools.partial(function, 1), Called().__call__])
+    assert [next(iter(each)) for each in described] == ["function", "class", "class", "partial", "method"]
 
 
 def test_describe_is_the_same_in_another_process():

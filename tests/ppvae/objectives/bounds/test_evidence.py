@@ -193,6 +193,7 @@ class ScoreFunction(Guide):
     [ppvae.ELBO(), ppvae.Reconstruction(), ppvae.IWAE(2), ppvae.DReG(2) + ppvae.ClassifierLoss(1.0)],
     ids=["elbo", "reconstruction", "iwae", "dreg and a term"],
 )
+@pytest.mark.filterwarnings("ignore:.*requires_grad=False")
 def test_objective_refuses_draws_without_a_gradient_where_the_guide_learns_by_them(objective):
     model, x = linear_gaussian()
     guide = ScoreFunction().double()

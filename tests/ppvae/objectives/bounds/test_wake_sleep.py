@@ -93,6 +93,18 @@ def test_forward_kl_does_not_read_the_values_of_x(pair):
     assert value(batch.x) == value(1 - batch.x)
 
 
+def test_forward_kl_hides_the_elements_that_are_missing_from_the_data():
+    """The guide learns q(z | observed elements) for the patterns that the data have, and not for complete data."""
+    model, guide, x = PAIRS["missing"].make()
+    seen = []
+    guide.encoder.register_forward_hook(lambda module, args, _: seen.append(args[0]))
+    ppvae.ForwardKL().differentiable_loss(model, guide, x).backward()
+    *_, simulated = seen
+    assert torch.equal(simulated.isnan(), x.isnan())
+    assert (simulated != x)[~x.isnan()].all()
+    assert all(torch.isfinite(p.grad).all() for p in guide.parameters())
+
+
 def test_forward_kl_of_a_pair_that_needs_labels_simulates_given_them():
     """The class is a condition, and no latent: x and z are drawn for the labels of the batch."""
     model, guide, batch = ALL_PAIRS["labelled_condition"].make_batch()

@@ -6,7 +6,7 @@ import torch
 import ppvae
 from ppvae.engine.batch import as_batch
 from tests.catalogue import LABELS, PAIRS
-from tests.ppvae.engine.test_particles import TwoDiscrete, TwoDiscreteGuide
+from tests.ppvae.engine.pairs import TwoDiscrete, TwoDiscreteGuide
 from tests.ppvae.objectives.estimates import loss
 
 KNOWN = LABELS >= 0
