@@ -19,7 +19,6 @@ from pathlib import Path
 import pyro
 import torch
 from matplotlib.figure import Figure
-from ppvae.models import GaussianMixture
 from pyro import distributions as dist
 from rich.console import Console
 from rich.progress import track
@@ -29,6 +28,7 @@ from torch import Tensor
 
 import ppvae
 from ppvae import cli
+from ppvae.models import GaussianMixture
 
 
 @dataclass(frozen=True)

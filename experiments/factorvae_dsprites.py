@@ -26,8 +26,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,6 +35,8 @@ import ppvae
 from ppvae import AdversarialDivergence, adversarial_autoencoder, cli, plots
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import Disentanglement, Representation, represent, score
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import critic_network
 from ppvae.training import Batching, RunDir, environment, resolve_device

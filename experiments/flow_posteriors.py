@@ -33,8 +33,6 @@ from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from ppvae.guides import FlowGuide, MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
@@ -45,6 +43,8 @@ from ppvae import cli, guides, plots
 from ppvae.data import Dataset, Splits, load
 from ppvae.distributions.likelihoods import Bernoulli, DiscretizedLogistic
 from ppvae.evaluation import khat_limit
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import RunDir, environment, load_checkpoint, resolve_device
 from ppvae.training.study import finished, write_report

@@ -24,13 +24,13 @@ from typing import Literal
 import torch
 from guide_families import FAMILIES, decoder, fit
 from matplotlib.figure import Figure
-from ppvae.guides import Refined
 from rich.console import Console
 
 import ppvae
 from ppvae import cli, plots
 from ppvae.data import Dataset, load
 from ppvae.evaluation import Annealing, Ascent
+from ppvae.guides import Refined
 from ppvae.training import environment, resolve_device
 
 Name = Literal["mean-field", "refined", "full-rank", "planar", "IAF", "spline"]

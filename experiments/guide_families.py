@@ -3,6 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Console
+from schedules import linear
+from torch import nn
+
+import ppvae
+from ppvae.data import Dataset
 from ppvae.guides import (
     FlowGuide,
     FullRankGaussian,
@@ -12,12 +18,6 @@ from ppvae.guides import (
     planar,
 )
 from ppvae.models import GaussianVAE
-from rich.console import Console
-from schedules import linear
-from torch import nn
-
-import ppvae
-from ppvae.data import Dataset
 from ppvae.nn import MLP
 from ppvae.training import RunDir
 

@@ -22,8 +22,6 @@ from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from ppvae.guides import BottomUpGuide
-from ppvae.models import HierarchicalVAE
 from rich.console import Console
 from rich.table import Table
 from schedules import staircase
@@ -32,6 +30,8 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import cli
 from ppvae.data import Splits, load
+from ppvae.guides import BottomUpGuide
+from ppvae.models import HierarchicalVAE
 from ppvae.nn import MLP
 from ppvae.training import RunDir, environment, resolve_device
 from ppvae.training.study import finished, reports, write_report

@@ -21,7 +21,6 @@ from pathlib import Path
 import pyro
 import torch
 from matplotlib.figure import Figure
-from ppvae.guides import FullRankGaussian, MixtureGuide
 from pyro import distributions as dist
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import cli
 from ppvae.distributions.gaussians import standard_normal
+from ppvae.guides import FullRankGaussian, MixtureGuide
 from ppvae.nn import MLP
 
 NOISE = 0.25

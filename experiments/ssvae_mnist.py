@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from ppvae.guides import LabelGuide, LabelStyleGuide
-from ppvae.models import SemiSupervisedVAE
 from rich.console import Console
 from rich.table import Table
 from schedules import half_cosine
@@ -31,6 +29,8 @@ from ppvae import cli, plots
 from ppvae.data import Dataset, Splits, hide_labels, load
 from ppvae.errors import DataError
 from ppvae.evaluation import khat_limit
+from ppvae.guides import LabelGuide, LabelStyleGuide
+from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.training import Batching, RunDir, Validation, environment, resolve_device
 from ppvae.training.study import write_report

@@ -13,7 +13,6 @@ Source: Rezende and Mohamed 2015, "Variational Inference with Normalizing Flows"
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ppvae.guides.conditional_sylvester import ConditionalSylvester
 from pyro import distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.distributions.reversal import Reversal
 from ppvae.engine.contract import AmortizedGuide
+from ppvae.guides.conditional_sylvester import ConditionalSylvester
 
 WITHOUT_INVERSE = (
     transforms.ConditionalNeuralAutoregressive,

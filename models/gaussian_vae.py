@@ -6,12 +6,12 @@ Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes".
 """
 
 import pyro
-from ppvae.models.priors import StandardNormal
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from ppvae.distributions.likelihoods import Bernoulli, Likelihood
 from ppvae.engine.contract import Model
+from ppvae.models.priors import StandardNormal
 
 
 class GaussianVAE(Model):

@@ -1,10 +1,10 @@
-"""What ppvae raises. Each message says what was expected, what came, and the remedy."""
+"""The exceptions of ppvae. Each message states what was expected, what was given, and how to fix it."""
 
 from typing import Any
 
 
 class PpvaeError(Exception):
-    """Root of every error that ppvae raises on purpose.
+    """Base class of the exceptions of ppvae, except :class:`Interrupted`.
 
     Example:
 
@@ -31,7 +31,7 @@ class ContractError(PpvaeError, ValueError):
 
 
 class DataError(PpvaeError, ValueError):
-    """A data set is absent, damaged, or not what was asked for.
+    """A data set is absent or damaged, or has another form than was requested.
 
     Example:
 
@@ -59,7 +59,7 @@ class CheckpointError(PpvaeError, RuntimeError):
 
 
 class DeviceError(PpvaeError, RuntimeError):
-    """A device was asked for that is not there.
+    """The requested device is not available.
 
     Example:
 

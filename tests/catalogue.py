@@ -4,6 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+import ppvae
+from ppvae import guides
+from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
+from ppvae.engine.batch import Batch, as_batch
 from ppvae.guides import (
     BottomUpGuide,
     CategoricalGuide,
@@ -24,13 +31,6 @@ from ppvae.models import (
     MixtureOfGaussians,
     SemiSupervisedVAE,
 )
-from pyro import distributions as dist
-from torch import Tensor, nn
-
-import ppvae
-from ppvae import guides
-from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
-from ppvae.engine.batch import Batch, as_batch
 from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, FillMissing, LabelledMLP
 from tests.user_pairs import (
     ClassConditionalGuide,

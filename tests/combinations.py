@@ -1,4 +1,4 @@
-"""The table of combinations in docs/, out of the catalogue: ``python -m tests.combinations`` writes it anew."""
+"""The table of combinations in docs/, from the catalogue; ``python -m tests.combinations`` writes it."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def table() -> str:
 
 
 def name_of(objective: ppvae.Objective) -> str:
-    """An objective by its class, or by that of the term that is added to it."""
+    """The class of an objective, or of the last term that is added to it."""
     terms = getattr(objective, "regularisers", [objective])
     return type(terms[-1]).__name__
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from ppvae.guides import LabelGuide, LabelStyleGuide
-from ppvae.models import LinearGaussian
 from torch import nn
 
 import ppvae
 from ppvae.engine.batch import as_batch
+from ppvae.guides import LabelGuide, LabelStyleGuide
+from ppvae.models import LinearGaussian
 from ppvae.nn import MLP, LabelledMLP
 from tests.catalogue import OBJECTIVES, PAIRS, Pair, two_layer_evidence, vectors_with_missing_elements
 from tests.ppvae.oracles import (

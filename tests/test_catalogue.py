@@ -3,13 +3,13 @@
 import pyro
 import pytest
 import torch
-from ppvae.guides import LabelGuide
-from ppvae.models import SemiSupervisedVAE
 from pyro.distributions.testing import fakes
 from torch import nn
 
 import ppvae
 from ppvae.distributions.likelihoods import Gaussian
+from ppvae.guides import LabelGuide
+from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
 from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS
 

@@ -2,13 +2,13 @@
 
 import pyro
 import torch
-from ppvae.guides import MeanFieldGaussian
 from pyro import distributions as dist
 from pyro.nn import PyroModule
 from torch import nn
 
 import ppvae
 from ppvae.distributions.gaussians import diagonal_normal, standard_normal
+from ppvae.guides import MeanFieldGaussian
 from ppvae.nn import MLP, LabelledMLP
 
 

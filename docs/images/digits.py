@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 
 import ppvae
 from ppvae import plots
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 
 torch.manual_seed(0)
 digits = ppvae.data.load("digits")

@@ -20,8 +20,6 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -36,6 +34,8 @@ from ppvae.evaluation.likelihood.annealing import (
     TARGET_ACCEPTANCE,
     Annealing,
 )
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import environment
 

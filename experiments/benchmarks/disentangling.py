@@ -11,13 +11,13 @@ alternate.
 
 from dataclasses import dataclass
 
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from steps import Runs, report, timed
 
 import ppvae
 from ppvae import cli
 from ppvae.data import Dataset, Sprites
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import critic_network
 

@@ -12,14 +12,14 @@ RenyiELBO start from the same loss, and so do ELBO and sticking-the-landing (STL
 
 from dataclasses import dataclass
 
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from pyro.infer import RenyiELBO
 from steps import Runs, report, timed
 
 import ppvae
 from ppvae import cli
 from ppvae.data import Dataset, load
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 
 LATENT_DIM, HIDDEN = 50, [200, 200]

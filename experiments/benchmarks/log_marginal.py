@@ -25,8 +25,6 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,6 +32,8 @@ from torch import Tensor
 import ppvae
 from ppvae import cli
 from ppvae.data import load
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP, Autocast
 from ppvae.training import environment
 

@@ -16,8 +16,6 @@ from statistics import median
 
 import pyro
 import torch
-from ppvae.guides import LabelStyleGuide
-from ppvae.models import SemiSupervisedVAE
 from pyro import distributions as dist
 from pyro.infer import SVI, TraceEnum_ELBO
 from rich.console import Console
@@ -27,6 +25,8 @@ from torch import nn
 import ppvae
 from ppvae import cli
 from ppvae.data import Dataset, load
+from ppvae.guides import LabelStyleGuide
+from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
 from ppvae.training import Batches, Batching, environment
 

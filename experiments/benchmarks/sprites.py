@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -25,6 +23,8 @@ from torch import Tensor
 import ppvae
 from ppvae import cli
 from ppvae.data import Dataset, Sprites
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import ConvDecoder, ConvEncoder
 from ppvae.training import environment, resolve_device
 

@@ -1,4 +1,4 @@
-"""The columns of a data set: what may stand in one, and the checks of its values."""
+"""The columns of a data set: conversion to tensors, and checks of their values."""
 
 import operator
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Data of other kinds as a data set, or what to do with them."""
+"""Conversion of other kinds of data to a data set, with an error that names the remedy."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Files of data: where they are, whether they are complete, arrays in archives, arrays too large for memory.
 
-What a file claims about itself is compared with what is expected before its content is read, so that a wrong or
+The header of a file is compared with the expected form before its content is read, so that a wrong or
 malicious file costs neither memory nor time.
 """
 
@@ -46,7 +46,7 @@ def damaged(file: Path, reason: object, remedy: str = "put a complete copy in it
 
 
 def is_file(file: Path) -> bool:
-    """Whether the file is there. Raises DataError for a folder, a pipe or a device: reading a pipe waits for ever.
+    """Whether the file is there. Raises DataError for a folder, a pipe or a device: reading a pipe can block for ever.
 
     Example:
 
@@ -146,7 +146,7 @@ def open_member(
 def read_member(file: Path, name: str, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
     """An array of an ``.npz`` archive; its header is compared with shape and dtype before its content is read.
 
-    ``numpy.load`` allocates what a header claims: a file of some megabytes can ask for gigabytes.
+    ``numpy.load`` allocates the size that the header states: a file of some megabytes can ask for gigabytes.
 
     Raises:
         DataError: as :func:`open_member`.

@@ -83,7 +83,7 @@ def read_dsprites(file: Path, factors: Factors) -> PackedImages:
     Example:
 
         >>> import tempfile
-        >>> file, factors = Path(tempfile.mkdtemp(), "a.npz"), Factors({"scale": 2})
+        >>> file, factors = Path(tempfile.mkdtemp(), "a.npz"), Factors(("scale",), (2,))
         >>> np.savez(file, imgs=np.ones((2, 64, 64), np.uint8), latents_classes=np.array([[0, 0], [0, 1]]))
         >>> read_dsprites(file, factors)[torch.tensor([1])].shape
         torch.Size([1, 64, 64])

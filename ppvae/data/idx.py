@@ -1,4 +1,4 @@
-"""Arrays in the IDX format, in which MNIST and its likes are published."""
+"""Arrays in the IDX format of MNIST and similar data sets."""
 
 import gzip
 import math
@@ -15,7 +15,7 @@ _UINT8 = 0x08  # the format's code of the type
 
 
 def idx_file(file: Path) -> Path | None:
-    """The file, or else the same file with ``.gz``; None if neither is there.
+    """The file, or the same file with ``.gz``; None if neither exists.
 
     Example:
 
@@ -30,7 +30,7 @@ def read_idx(file: Path, shape: tuple[int, ...]) -> Tensor:
     """A uint8 array of a given shape from an IDX file, compressed by gzip if its name ends in ``.gz``.
 
     The file starts with two zero bytes, the type, the number of dimensions, and each dimension as a big-endian 32-bit
-    integer. No more is read than the shape needs, whatever the file claims or unpacks to.
+    integer. At most as many bytes are read as the shape needs, also where the header states more.
 
     Raises:
         DataError: the file is damaged or holds an array of another form.

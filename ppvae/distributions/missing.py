@@ -23,7 +23,7 @@ class ObservedElements(dist.TorchDistribution):
     Args:
         base: distribution of each element, event shape ().
         event_dim: number of rightmost batch dimensions of ``base`` that form one event.
-        fill: a value of finite density under ``base``, whatever its parameters are.
+        fill: a value of finite density under ``base`` for all parameters.
 
     Raises ValueError if ``base`` has event dimensions, or fewer than ``event_dim`` batch dimensions.
 

@@ -1,1 +1,1 @@
-"""How a pair is run: batch, pair, particles, and what a model and a guide promise."""
+"""Running a pair: batch, pair, particles, and the contract of model and guide."""

@@ -202,7 +202,7 @@ def check_label_range(model: Any, batch: Batch) -> None:
     unlabelled = Batch(batch.x, None, batch.given)
     try:
         classes = len(distribution_at(model, LABEL, unlabelled).enumerate_support(expand=False))
-    except Exception:  # no label site, or a model that fails: the run proper says so better
+    except Exception:  # no label site, or a model that fails: `run` gives the better message
         if batch.y.min() < -1:
             require_classes(batch.y, int(batch.y.max()) + 1)
         return

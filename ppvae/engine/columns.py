@@ -1,4 +1,4 @@
-"""What may stand in a column of data: tensors as they are, numpy arrays as tensors."""
+"""Columns of data: tensors unchanged, numpy arrays as tensors."""
 
 from typing import Any
 

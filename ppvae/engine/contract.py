@@ -44,7 +44,7 @@ class _UniquelyNamed(PyroModule):
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # copy.deepcopy and unpickling come through here
         super().__setstate__(state)
-        self._pyro_context.used = False  # Pyro refuses another name for a part, such as Refined's guide, that has run
+        self._pyro_context.used = False  # Pyro forbids another name for a part, such as Refined's guide, that has run
         self._pyro_set_supermodule(self._new_name(), self._pyro_context)
 
 
@@ -148,7 +148,7 @@ def is_amortized(guide: Any) -> bool:
 
 
 def check_pair(model: Any, guide: Any, data: Batch | HasBatch | Array, y: Array | None = None, **given: Array) -> None:
-    """Run the pair on a few data and raise ContractError, in words, where it breaks the contract.
+    """Run the pair on a few data and raise ContractError where it breaks the contract.
 
     Args:
         model: the generative model.

@@ -29,7 +29,7 @@ def evaluation(
     seed: int = 0,
     simulate: bool = False,
 ) -> Iterator[tuple[Pair, Batch]]:
-    """Check a pair and its data, and run what stands inside as an evaluation.
+    """Check a pair and its data, and run the body of the ``with`` statement as an evaluation.
 
     Args:
         model: the generative model; None where the guide alone is evaluated.
@@ -37,7 +37,7 @@ def evaluation(
         data: a ``Dataset``, a tensor or a numpy array. Dynamically binarized data are drawn by ``seed``.
         y: labels, -1 where unknown.
         given: conditions.
-        seed: of all random numbers inside; the caller's own random state is left alone.
+        seed: of all random numbers inside; the caller's random state does not change.
         simulate: read the shape and the type of x alone, for an evaluator that replaces it by ``pair.simulate(batch)``;
             the checks run on a few data that the model draws.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.nn import PyroModule
+from pyro.nn.module import _Context
 from torch import nn
 
 SEEDS = 2**63  # of torch's generators
@@ -22,34 +22,39 @@ _LOCK = threading.RLock()  # Pyro's handlers, store and settings belong to the p
 
 
 @contextmanager
-def isolated(*modules: Any) -> Iterator[None]:
-    """Read the parameters of ``modules`` from themselves; leave the global store as it was.
+def isolated() -> Iterator[None]:
+    """Read the parameters of modules from themselves; leave the global store as it was.
 
     One thread at a time: another thread that enters waits, because Pyro's state is global.
 
     Example:
 
-        >>> from pyro.nn import PyroParam
+        >>> from pyro.nn import PyroModule, PyroParam
         >>> module = PyroModule()
         >>> module.weight = PyroParam(torch.ones(2))
         >>> before = len(pyro.get_param_store())
-        >>> with isolated(module):
+        >>> with isolated():
         ...     _ = module.weight
         >>> len(pyro.get_param_store()) == before
         True
     """
-    with _LOCK:
-        for module in modules:
-            _allow_local_parameters(module)
-        with pyro.settings.context(module_local_params=True), pyro.get_param_store().scope():
-            yield
+    with _LOCK, pyro.settings.context(module_local_params=True), pyro.get_param_store().scope():
+        yield
 
 
-def _allow_local_parameters(module: Any) -> None:
-    """Give every PyroModule inside a module the (empty) state that Pyro's local mode expects."""
-    for part in with_partners(module):
-        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-            part._pyro_context.param_state = {"params": {}, "constraints": {}}
+def _local_state(context: Any, name: str) -> Any:
+    """The empty state that Pyro's local mode expects of a module, made when it is first read.
+
+    Pyro makes it for modules that are built in that mode. Here any module may be run in it, also one that a function
+    calls (``pyro.poutine.mask(model, mask)``) and that cannot be found beforehand.
+    """
+    if name != "param_state":
+        raise AttributeError(name)
+    context.param_state = {"params": {}, "constraints": {}}
+    return context.param_state
+
+
+_Context.__getattr__ = _local_state  # type: ignore[attr-defined]
 
 
 def with_partners(module: Any) -> Iterator[nn.Module]:
@@ -113,7 +118,7 @@ def _modules(candidates: tuple[Any, ...]) -> list[nn.Module]:
 
 @contextmanager
 def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Use random numbers of their own, from ``seed`` if one is given; the caller's random state is put back.
+    """Use separate random numbers, from ``seed`` if one is given; the caller's random state is restored.
 
     Example:
 
@@ -137,7 +142,7 @@ def forked_randomness(device: torch.device, seed: int | None = None) -> Iterator
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Let no gradient into the module's parameters from what is computed inside.
+    """Compute without gradient with respect to the module's parameters.
 
     Example:
 
@@ -151,7 +156,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
         for parameter in learned:
             parameter.requires_grad_(False)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* because requires_grad=False")  # Pyro's store says so of each
+            warnings.filterwarnings("ignore", ".* because requires_grad=False")  # Pyro's store warns for each
             yield
     finally:
         for parameter in learned:
@@ -196,5 +201,5 @@ def evaluation_mode(*modules: Any, device: torch.device, seed: int | None = None
         ...     module.training, module(torch.ones(1)).requires_grad
         (False, False)
     """
-    with torch.no_grad(), isolated(*modules), evaluating(*modules), forked_randomness(device, seed):
+    with torch.no_grad(), isolated(), evaluating(*modules), forked_randomness(device, seed):
         yield

@@ -44,7 +44,7 @@ class Noise:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Let each random operation give what it gave when it was recorded.
+        """Make each random operation return its recorded result.
 
         Raises:
             ContractError: the run has other random operations than the recorded one.

@@ -71,7 +71,7 @@ def draw(
         torch.Size([5, 3])
     """
     pair = Pair(model, guide, apart=True)
-    with isolated(model, guide):
+    with isolated():
         particles = pair.draw(as_batch(data, y, given, dtype_of(model, guide)), num_particles, record=True)
         _ = particles.model  # run at once, with the current parameters and mode
     return particles
@@ -186,7 +186,7 @@ class Pair:
 
     def store(self) -> AbstractContextManager[None]:
         """The parameter store that the pair runs in."""
-        return isolated(self.model, self.guide) if self.apart else nullcontext()
+        return isolated() if self.apart else nullcontext()
 
 
 @dataclass(frozen=True, eq=False)

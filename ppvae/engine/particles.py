@@ -172,8 +172,8 @@ class Particles:
     def kl(self, name: str, analytic: bool = True) -> Tensor:
         """E_q KL(q(name | ...) || p(name | ...)), shape (B,), in nats.
 
-        The closed form is used where one exists, no mask stands over the site, and every latent that stands before
-        the site in the model was drawn before it by the guide as well. Otherwise it is log q - log p at the draws,
+        The closed form is used where one exists, the site has no mask, and every latent that precedes the site in
+        the model also precedes it in the guide. Otherwise it is log q - log p at the draws,
         which has the same mean. (A closed form with a prior that depends on a latent drawn *later* is biased: that
         later draw is not independent of the site.)
         """
@@ -239,7 +239,7 @@ class Particles:
         return [(site.value == site.data) | ~site.known for site in self.guide.values() if site.known is not None]
 
     def latent(self, name: str) -> Site:
-        """The guide's site. Raises ContractError, with the names that there are, for another name."""
+        """The guide's site. Raises ContractError, with the names of the latents, for another name."""
         if name not in self.guide:
             raise ContractError(f"expected the name of a latent site, got {name!r}; this pair has {sorted(self.guide)}")
         return self.guide[name]

@@ -1,4 +1,4 @@
-"""Who minimises what: the players of a training step.
+"""Players: the modules that a training step updates, each with its own loss and optimizer.
 
 One step lets each player descend in turn on the same batch. A pair under the ELBO is one player, FactorVAE two (the
 pair and a critic), GECO two (the pair and a multiplier), a generative adversarial network two without a guide.

@@ -23,7 +23,7 @@ Interval = tuple[End, End]
 
 
 def why_no_weights(q: Any, p: Any, read_tensors: bool = False) -> str | None:
-    """Why q cannot be weighed against the prior p, in words; None if it can.
+    """The reason why no weights p / q exist, as text; None if they exist.
 
     Args:
         q: the guide's distribution of a site.

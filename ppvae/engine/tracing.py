@@ -138,7 +138,7 @@ def sample_nodes(traced: poutine.Trace) -> dict[str, Any]:
 def check_site(role: str, name: str, node: Any, num_particles: int, batch_size: int) -> None:
     """Raise ContractError unless a site stands in the one plate of the data, unscaled and not subsampled.
 
-    It compares Python numbers alone, so that every replay can afford it.
+    It compares only Python numbers, which is cheap enough for every replay.
 
     Example:
 
@@ -225,7 +225,7 @@ class At(Messenger):
 
     Args:
         values: by name.
-        draw: draw each site all the same, so that random numbers are used up as they were before.
+        draw: draw each site as well, so that the same random numbers are used as in the first run.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Data without randomness of their own, for evaluators with one result a datum: predictions, codes."""
+"""Data without random binarization, for evaluators with one result a datum: predictions, codes."""
 
 from typing import Any
 

@@ -33,8 +33,8 @@ class Row:
 
     Attributes:
         marginal: importance-weighted estimates: ``bound(1)`` is the evidence bound, ``value`` that of all particles.
-        annealed: annealed importance sampling, where it was asked for.
-        gaps: approximation and amortization gap, where they were asked for; of all guides of one model from one
+        annealed: annealed importance sampling, if requested.
+        gaps: approximation and amortization gap, if requested; of all guides of one model from one
             log p(x), the tightest of all its estimates.
         seconds: that ``marginal`` took.
 
@@ -42,8 +42,8 @@ class Row:
 
         >>> import torch
         >>> ones = torch.ones(2)
-        >>> row = Row(LogMarginal(-ones, 0 * ones, ess=ones, khat=ones, num_particles=10), annealed=None, gaps=None, seconds=0.1)
-        >>> row.marginal.mean
+        >>> marginal = LogMarginal(-ones, 0 * ones, ess=ones, khat=ones, num_particles=10)
+        >>> Row(marginal, annealed=None, gaps=None, seconds=0.1).marginal.mean
         -1.0
     """
 

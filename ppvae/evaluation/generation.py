@@ -45,7 +45,7 @@ def sample(
         y: labels, all known, shape (num_samples,). Without them a label that is a site of the model is drawn.
         template: data of the shape (..., *event_shape) and type to be drawn; their values and their number are not
             read. Only a model that reads the shape of x needs it; the models of ppvae do not.
-        seed: of the draws; the caller's own random state is left alone.
+        seed: of the draws; the caller's random state does not change.
         given: conditions of num_samples rows each.
 
     Raises:
@@ -95,7 +95,7 @@ def reconstruct(
         y: labels, shape (B,), -1 where unknown; or None.
         num_samples: draws of q(z | x) for each datum. If None, z is the mean of q(z | x), layer by layer where there
             are several latents, and the most probable value of a discrete one.
-        seed: of the draws; the caller's own random state is left alone.
+        seed: of the draws; the caller's random state does not change.
         given: conditions of B rows each.
 
     Raises:

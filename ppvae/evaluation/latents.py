@@ -197,7 +197,7 @@ def _statistics_of(pair: Pair, batch: Batch, block: slice, site: str, num_partic
 
 
 def _means(q: Site, exact: bool) -> tuple[Tensor, Tensor]:
-    """E_q[z_d] of each datum, (B, D), and what the noise of K draws adds to its variance.
+    """E_q[z_d] of each datum, (B, D), and the variance that the noise of K draws adds.
 
     By the formula of the mean, else from the draws. ``exact`` tells whether q depends on no other draw.
     """

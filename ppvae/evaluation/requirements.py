@@ -69,7 +69,7 @@ def require_weights(pair: Pair, batch: Batch) -> None:
 
 
 def require_amortized(guide: Any) -> AmortizedGuide:
-    """The guide. Raises ContractError unless what it gives for a datum can be improved.
+    """The guide. Raises ContractError unless its features can be improved for each datum.
 
     Example:
 

@@ -130,7 +130,7 @@ class Regulariser(ABC):
     A term that adds a part is a :class:`Penalty`. The defaults of the attributes are safe for every term.
 
     Attributes:
-        last: whether it is applied after all other terms, wherever it stands in the sum.
+        last: whether it is applied after all other terms, in any place of the sum.
         reparameterised: whether the guide learns from it through its draws.
         over_batch: whether the term of a datum depends on the other data of its batch.
         completes: the part that it replaces or completes; it is refused by an objective without that part, and

@@ -19,7 +19,7 @@ LocalGuide = Callable[..., None]
 
 
 def at_features(family: Family, features: Tensor) -> LocalGuide:
-    """A guide of site "z" with q(z) = family(features), one row a datum, whatever x is.
+    """A guide of site "z" with q(z) = family(features), one row a datum, for any x.
 
     Example:
 

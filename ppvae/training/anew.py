@@ -22,6 +22,13 @@ def begin_anew(players: Sequence[Player], resumed: bool = False) -> None:
         resumed: leave the state alone, since a checkpoint replaces it.
 
     Warns where the state had changed.
+
+    Example:
+
+        >>> line = nn.Linear(1, 1)
+        >>> begin_anew([Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)])
+        >>> sorted(vars(line)[FIRST_STATE])
+        ['bias', 'weight']
     """
     for player in players:
         first = vars(player.module).setdefault(FIRST_STATE, _copy(player.module))
@@ -29,14 +36,25 @@ def begin_anew(players: Sequence[Player], resumed: bool = False) -> None:
             continue
         player.module.load_state_dict(first)
         warnings.warn(
-            f"{player.name} begins anew: this objective was trained by an earlier fit. To go on from there, resume the "
-            "run, or load its checkpoint into the objective: load_checkpoint(path, model, guide, objective)",
+            f"{player.name} starts from its first state: this objective was trained by an earlier fit. To continue "
+            "that training, resume the run, or load its checkpoint into the objective: load_checkpoint(path, model, "
+            "guide, objective)",
             stacklevel=4,
         )
 
 
 def forget_first_state(players: Sequence[Player]) -> None:
-    """Let the next fit start from the present state."""
+    """Let the next fit start from the present state.
+
+    Example:
+
+        >>> line = nn.Linear(1, 1)
+        >>> players = [Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)]
+        >>> begin_anew(players)
+        >>> forget_first_state(players)
+        >>> FIRST_STATE in vars(line)
+        False
+    """
     for player in players:
         vars(player.module).pop(FIRST_STATE, None)
 

@@ -69,22 +69,46 @@ class RunDir:
 
 
 def as_batching(batch_size: int | Batching) -> Batching:
-    """A batching, or a number of rows per step as one. Raises ValueError or TypeError for another number."""
+    """A batching, or a number of rows per step as one. Raises ValueError or TypeError for another number.
+
+    Example:
+
+        >>> as_batching(64).batch_size
+        64
+    """
     return batch_size if isinstance(batch_size, Batching) else Batching(batch_size)
 
 
 def as_validation(validation: Any) -> Validation:
-    """A validation as it is, or one on these data; one of nothing for None."""
+    """A validation as it is, or one on these data; one of nothing for None.
+
+    Example:
+
+        >>> as_validation(None).data is None
+        True
+    """
     return validation if isinstance(validation, Validation) else Validation(validation)
 
 
 def as_run_dir(run_dir: str | Path | RunDir | None) -> RunDir | None:
-    """A run's folder as it is, or one that is not resumed; None for none."""
+    """A run's folder as it is, or one that is not resumed; None for none.
+
+    Example:
+
+        >>> as_run_dir("runs/digits").resume, as_run_dir(None) is None
+        (False, True)
+    """
     return run_dir if run_dir is None or isinstance(run_dir, RunDir) else RunDir(run_dir)
 
 
 def as_seed(seed: Any) -> int:
-    """A seed as an int. Raises TypeError for anything but whole numbers, ValueError where torch takes none."""
+    """A seed as an int. Raises TypeError for anything but whole numbers, ValueError where torch takes none.
+
+    Example:
+
+        >>> as_seed(3)
+        3
+    """
     try:
         number = int(seed.__index__())
     except AttributeError:
@@ -95,7 +119,14 @@ def as_seed(seed: Any) -> int:
 
 
 def as_objective(objective: Any) -> pyro.infer.ELBO:
-    """An objective that ``fit`` can train. Raises TypeError, with the remedy, for any other object."""
+    """An objective that ``fit`` can train. Raises TypeError, with the remedy, for any other object.
+
+    Example:
+
+        >>> import ppvae
+        >>> type(as_objective(ppvae.ELBO())).__name__
+        'ELBO'
+    """
     if isinstance(objective, type):
         name = objective.__name__
         raise TypeError(f"expected an objective, got the class {name} itself; write {name}()")
@@ -123,7 +154,15 @@ NOT_TRAINED: dict[type, str] = {
 
 
 def check_players(players: Any) -> list[Player]:
-    """A list of players with different names. Raises TypeError or ValueError for anything else."""
+    """A list of players with different names. Raises TypeError or ValueError for anything else.
+
+    Example:
+
+        >>> line = torch.nn.Linear(1, 1)
+        >>> player = Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)
+        >>> [each.name for each in check_players([player])]
+        ['line']
+    """
     listed = list(players) if isinstance(players, Sequence) else []
     strangers = [kind_of(player) for player in listed if not isinstance(player, Player)]
     if not listed or strangers:
@@ -140,7 +179,13 @@ def check_players(players: Any) -> list[Player]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``fit`` and ``train`` have in common."""
+    """What ``fit`` and ``train`` have in common.
+
+    Example:
+
+        >>> Plan(epochs=3, batching=Batching(), run_dir=None, backend=Eager("cpu"), seed=0, progress=False).device
+        device(type='cpu')
+    """
 
     epochs: int
     batching: Batching

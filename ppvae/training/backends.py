@@ -29,6 +29,14 @@ class Descent:
         parameters: by their name in the player's module.
         optimizer: of these parameters.
         base_rates: the learning rate of each group before its schedule; empty without a schedule.
+
+    Example:
+
+        >>> line = nn.Linear(1, 1)
+        >>> backend = Eager("cpu")
+        >>> backend.prepare([Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)])
+        >>> list(backend.descents["line"].parameters)
+        ['weight', 'bias']
     """
 
     player: Player
@@ -122,7 +130,13 @@ class Eager:
 
 
 def as_backend(device: str | torch.device | Eager) -> Eager:
-    """A backend as it is, or the eager backend on a device."""
+    """A backend as it is, or the eager backend on a device.
+
+    Example:
+
+        >>> as_backend("cpu").device
+        device(type='cpu')
+    """
     return device if isinstance(device, Eager) else Eager(device)
 
 

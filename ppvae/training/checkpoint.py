@@ -22,13 +22,31 @@ Tensors = dict[str, Tensor]
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all: an interrupted write leaves the old one. Raises RunFolderError."""
+    """Write a checkpoint whole or not at all: an interrupted write leaves the old one. Raises RunFolderError.
+
+    Example:
+
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "last.safetensors")
+        >>> save(file, {"x": torch.ones(2)}, {"epoch": 3})
+        >>> file.exists()
+        True
+    """
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_whole(path, serialised(copies, metadata={"format": FORMAT, "values": json.dumps(values)}))
 
 
 def read(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
-    """The tensors and the values of a checkpoint. Raises CheckpointError unless the file is a whole checkpoint."""
+    """The tensors and the values of a checkpoint. Raises CheckpointError unless the file is a whole checkpoint.
+
+    Example:
+
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp(), "last.safetensors")
+        >>> save(file, {"x": torch.ones(2)}, {"epoch": 3})
+        >>> read(file)
+        ({'x': tensor([1., 1.])}, {'epoch': 3})
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint at {path}, found none")
@@ -118,12 +136,24 @@ def _load_weights(path: str | Path, modules: Mapping[str, nn.Module]) -> dict[st
 
 
 def module_prefix(player: str) -> str:
-    """What the names of a player's parameters and buffers begin with."""
+    """What the names of a player's parameters and buffers begin with.
+
+    Example:
+
+        >>> module_prefix("pair")
+        'module/pair:'
+    """
     return f"module/{player}:"
 
 
 def module_tensors(modules: Mapping[str, nn.Module]) -> Tensors:
-    """Parameters and buffers of several modules, by ``module/player:name``."""
+    """Parameters and buffers of several modules, by ``module/player:name``.
+
+    Example:
+
+        >>> sorted(module_tensors({"line": nn.Linear(1, 1)}))
+        ['module/line:bias', 'module/line:weight']
+    """
     return {
         module_prefix(player) + name: tensor
         for player, module in modules.items()
@@ -133,12 +163,26 @@ def module_tensors(modules: Mapping[str, nn.Module]) -> Tensors:
 
 
 def parameter_names(modules: Mapping[str, nn.Module]) -> list[str]:
-    """The names of the parameters alone, as in :func:`module_tensors`."""
+    """The names of the parameters alone, as in :func:`module_tensors`.
+
+    Example:
+
+        >>> parameter_names({"line": nn.Linear(1, 1)})
+        ['module/line:weight', 'module/line:bias']
+    """
     return [module_prefix(player) + name for player, module in modules.items() for name, _ in module.named_parameters()]
 
 
 def load_modules(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
-    """Load what :func:`module_tensors` gives, which was checked by :func:`check_match`."""
+    """Load what :func:`module_tensors` gives, which was checked by :func:`check_match`.
+
+    Example:
+
+        >>> saved, line = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> load_modules(module_tensors({"line": saved}), {"line": line})
+        >>> torch.equal(saved.weight, line.weight)
+        True
+    """
     for player, module in modules.items():
         prefix = module_prefix(player)
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -146,7 +190,12 @@ def load_modules(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
 
 
 def check_match(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise CheckpointError, with the first difference, unless names, shapes and types are the same."""
+    """Raise CheckpointError, with the first difference, unless names, shapes and types are the same.
+
+    Example:
+
+        >>> check_match({"x": torch.ones(2)}, {"x": torch.zeros(2)}, "last.safetensors")
+    """
     for name in sorted(expected.keys() | saved.keys()):
         ours, theirs = _form(expected.get(name)), _form(saved.get(name))
         if ours != theirs:
@@ -157,7 +206,12 @@ def check_match(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
 
 
 def check_finite(tensors: Mapping[str, Tensor], names: Iterable[str], path: str | Path) -> None:
-    """Raise CheckpointError where one of the named tensors holds NaN or infinity, which no run saves."""
+    """Raise CheckpointError where one of the named tensors holds NaN or infinity, which no run saves.
+
+    Example:
+
+        >>> check_finite({"x": torch.ones(2)}, ["x"], "last.safetensors")
+    """
     for name in names:
         if not torch.isfinite(tensors[name]).all():
             raise CheckpointError(

@@ -28,6 +28,13 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
 
     Raises:
         ContractError: pair or data break the contract.
+
+    Example:
+
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> check_data(model, guide, Dataset(torch.zeros(8, 2)))
     """
     few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
     with evaluation_mode(model, guide, device=data.x.device, seed=0):
@@ -47,17 +54,32 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
 
     Raises:
         ContractError: the pair does not give what the objective reads.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> check_objective(ppvae.ELBO(), model, guide, Dataset(torch.zeros(8, 2)))
     """
     if not isinstance(objective, Objective):
         return
     few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
-    with evaluation_mode(model, guide, device=data.x.device, seed=0), pyro.validation_enabled(False):
+    modules = [model, guide, *(player.module for player in objective.players)]
+    with evaluation_mode(*modules, device=data.x.device, seed=0), pyro.validation_enabled(False):
         for batch in data.batch(few).kinds():
             objective.parts(objective.particles(Pair(model, guide), batch, step=0))
 
 
 def check_num_data(objective: object, data: Dataset) -> None:
-    """Raise ContractError for a term that depends on another number of rows than the training set has."""
+    """Raise ContractError for a term that depends on another number of rows than the training set has.
+
+    Example:
+
+        >>> import ppvae
+        >>> check_num_data(ppvae.ELBO(), Dataset(torch.zeros(8, 2)))
+    """
     for term in getattr(objective, "regularisers", ()):
         if term.num_data not in (None, len(data)):
             raise ContractError(

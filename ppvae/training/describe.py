@@ -110,6 +110,14 @@ def describe_players(descents: Mapping[str, Descent], epoch: int) -> list[dict[s
     Args:
         descents: of the run.
         epoch: steps of an epoch; a schedule is read at its multiples as well.
+
+    Example:
+
+        >>> from ppvae.training.backends import Eager
+        >>> line, backend = nn.Linear(1, 1), Eager("cpu")
+        >>> backend.prepare([Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)])
+        >>> describe_players(backend.descents, epoch=10)[0]["optimizer"]
+        'Adam'
     """
     return [
         {
@@ -139,7 +147,14 @@ def _describe_schedule(schedule: Callable[[int], float] | None, epoch: int) -> l
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """The name, the columns and a digest of each."""
+    """The name, the columns and a digest of each.
+
+    Example:
+
+        >>> described = describe_data(Dataset(torch.zeros(8, 2), name="zeros"))
+        >>> described["data"], described["rows"], described["known_labels"]
+        ('zeros', 8, 0)
+    """
     return {
         "data": data.name,
         "rows": len(data),
@@ -153,13 +168,25 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 
 
 def digest_of_module(module: nn.Module) -> str:
-    """A digest of all parameters and buffers."""
+    """A digest of all parameters and buffers.
+
+    Example:
+
+        >>> digest_of_module(nn.Linear(1, 1)) == digest_of_module(nn.Linear(1, 1))
+        False
+    """
     tensors: Sequence[Tensor] = [tensor for tensor in module.state_dict().values() if isinstance(tensor, Tensor)]
     return hashlib.sha256("".join(map(digest, tensors)).encode()).hexdigest()[:16]
 
 
 def digest(x: Tensor | LazyImages) -> str:
-    """A digest of type, shape and values; of images made or read when they are indexed, of rows spread over all."""
+    """A digest of type, shape and values; of images made or read when they are indexed, of rows spread over all.
+
+    Example:
+
+        >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(torch.zeros(3))
+        (True, False)
+    """
     tensor = x[spread(x)] if isinstance(x, LazyImages) else x
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     of_form = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
@@ -167,5 +194,12 @@ def digest(x: Tensor | LazyImages) -> str:
 
 
 def spread(x: LazyImages) -> slice:
-    """At most ``ROWS`` rows, spread over all."""
+    """At most ``ROWS`` rows, spread over all.
+
+    Example:
+
+        >>> from ppvae.data.sprites import Sprites
+        >>> len(range(737_280)[spread(Sprites())]) <= ROWS
+        True
+    """
     return slice(None, None, -(-len(x) // ROWS))

@@ -12,7 +12,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device of that name; for "auto" CUDA if there is one, else the CPU.
 
     Raises:
-        DeviceError: torch knows no such device, or it is absent.
+        DeviceError: torch has no such device, or it is not available.
 
     Example:
 

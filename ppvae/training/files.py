@@ -10,7 +10,16 @@ UNFINISHED = ".unfinished"
 
 
 class RunFolderError(PpvaeError, OSError):
-    """A run folder cannot be written, or holds a run with other settings."""
+    """A run folder cannot be written, or holds a run with other settings.
+
+    Example:
+
+        >>> try:
+        ...     write_whole(Path("absent", "a.txt"), b"text")
+        ... except RunFolderError as error:
+        ...     print(str(error)[:33])
+        expected to write absent/a.txt (4
+    """
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -49,7 +58,17 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder."""
+    """Remove the temporary files that killed processes left in a folder.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Path(folder, f".a.txt{UNFINISHED}").touch()
+        >>> remove_unfinished(folder)
+        >>> list(folder.iterdir())
+        []
+    """
     for temporary in folder.glob(f".*{UNFINISHED}"):
         temporary.unlink(missing_ok=True)
 

@@ -79,7 +79,7 @@ def fit(
         model: generative model, called ``model(x, y, **given)``.
         guide: guide, called ``guide(x, y, **given)``.
         objective: an objective of ppvae, or an estimator of Pyro's such as ``Trace_ELBO()``. Its critics and
-            multipliers begin anew in each fit that does not resume a run.
+            multipliers return to their first state in each fit that does not resume a run.
         data: a :class:`~ppvae.data.Dataset`, a tensor or a numpy array of shape (N, *event_shape).
         epochs: passes over the data (over the unlabelled rows, if they are partially labelled).
         batch_size: rows per step, or :class:`Batching` for labelled rows per step and steps per epoch.
@@ -149,7 +149,7 @@ def train(
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
-    """Train any players in place: in each step each of them descends in turn on the same batch.
+    """Train any players in place: in each step every player is updated in turn on the same batch.
 
     It is the loop of :func:`fit` without a pair, a guide or an objective.
 
@@ -198,10 +198,10 @@ def _move(players: Sequence[Player], device: torch.device) -> None:
 
 @contextmanager
 def _training(players: Sequence[Player], plan: Plan) -> Iterator[None]:
-    """Everything that training needs and that is put back after it. One thread at a time."""
+    """The global state that training sets and restores afterwards. One thread at a time."""
     modules = [player.module for player in players]
     with (
-        isolated(*modules),
+        isolated(),
         modes_restored(*modules),
         forked_randomness(plan.device, plan.seed),
         denormals_flushed(),
@@ -227,7 +227,7 @@ def _run(
     settings: Callable[[], dict[str, Any]] = dict,
     anew: Sequence[Player] = (),
 ) -> FitResult:
-    """The loop. ``settings`` are compared on resume; the players in ``anew`` begin anew unless the run is resumed."""
+    """The loop. ``settings`` are compared on resume; otherwise the players in ``anew`` return to their first state."""
     with locked(None if plan.run_dir is None else plan.run_dir.path):
         plan.backend.prepare(players)
         described = {} if plan.run_dir is None else {**settings(), **_describe(batches, plan)}

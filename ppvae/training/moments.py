@@ -16,7 +16,19 @@ Options = dict[str, Any]
 
 
 def optimizer_tensors(descents: Mapping[str, Descent]) -> Tensors:
-    """The moments and step counts of the optimizers, by ``optimizer/player:parameter:name``."""
+    """The moments and step counts of the optimizers, by ``optimizer/player:parameter:name``.
+
+    Example:
+
+        >>> from ppvae.engine.player import Player, Turn
+        >>> from ppvae.training.backends import Eager
+        >>> line, backend = torch.nn.Linear(1, 1, bias=False), Eager("cpu")
+        >>> player = Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)
+        >>> backend.prepare([player])
+        >>> _ = backend.descend(player, Turn([]))
+        >>> sorted(optimizer_tensors(backend.descents))
+        ['optimizer/line:weight:exp_avg', 'optimizer/line:weight:exp_avg_sq', 'optimizer/line:weight:step']
+    """
     named: dict[str, Any] = {}
     for player, descent in descents.items():
         for name, parameter in descent.parameters.items():
@@ -25,7 +37,13 @@ def optimizer_tensors(descents: Mapping[str, Descent]) -> Tensors:
 
 
 def group_options(optimizer: torch.optim.Optimizer) -> list[Options]:
-    """The plain options of each parameter group, as JSON has them. Some optimizers change them as they go."""
+    """The plain options of each parameter group, ready for JSON. Some optimizers change them as they go.
+
+    Example:
+
+        >>> group_options(torch.optim.SGD([torch.zeros(1)], lr=0.1))[0]["lr"]
+        0.1
+    """
     return [
         {name: _plain(value) for name, value in group.items() if name != "params" and _is_plain(value)}
         for group in optimizer.param_groups
@@ -45,6 +63,16 @@ class SavedOptimizers:
 
     Raises:
         CheckpointError: a name, a shape, a type or the options of a group differ, or a moment is NaN.
+
+    Example:
+
+        >>> from ppvae.engine.player import Player
+        >>> from ppvae.training.backends import Eager
+        >>> line, backend = torch.nn.Linear(1, 1), Eager("cpu")
+        >>> backend.prepare([Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)])
+        >>> tensors = optimizer_tensors(backend.descents)
+        >>> groups = {name: group_options(descent.optimizer) for name, descent in backend.descents.items()}
+        >>> SavedOptimizers(tensors, groups, backend.descents, Path("last.safetensors")).load()
     """
 
     def __init__(self, tensors: Tensors, groups: Mapping[str, list[Options]], descents: dict[str, Descent], path: Path):

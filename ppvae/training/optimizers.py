@@ -57,12 +57,24 @@ def _adam(parameters: Iterable[nn.Parameter], **options: Any) -> torch.optim.Ada
 
 
 def schedule_of(optimizer: Optimizer) -> Callable[[int], float] | None:
-    """The schedule of an optimizer factory; None if it has none."""
+    """The schedule of an optimizer factory; None if it has none.
+
+    Example:
+
+        >>> schedule_of(torch.optim.Adam) is None, schedule_of(adam(1e-3, schedule=lambda step: 0.5))(0)
+        (True, 0.5)
+    """
     return getattr(optimizer, "schedule", None)
 
 
 def make_optimizer(factory: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a factory makes. Raises TypeError if it is no factory, or makes something else, or LBFGS."""
+    """The optimizer that a factory makes. Raises TypeError if it is no factory, or makes something else, or LBFGS.
+
+    Example:
+
+        >>> type(make_optimizer(torch.optim.Adam, nn.Linear(1, 1).parameters())).__name__
+        'Adam'
+    """
     optimizer = check_optimizer(factory)(list(parameters))
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"expected the optimizer's function to return a torch optimizer, got {kind_of(optimizer)}")
@@ -71,7 +83,13 @@ def make_optimizer(factory: Optimizer, parameters: Iterable[nn.Parameter]) -> to
 
 
 def check_optimizer(optimizer: Any) -> Optimizer:
-    """An optimizer factory. Raises TypeError for an optimizer that exists already, and for a name or a number."""
+    """An optimizer factory. Raises TypeError for an optimizer that exists already, and for a name or a number.
+
+    Example:
+
+        >>> check_optimizer(torch.optim.Adam) is torch.optim.Adam
+        True
+    """
     lbfgs = torch.optim.LBFGS
     if optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs or isinstance(optimizer, lbfgs):
         raise TypeError(

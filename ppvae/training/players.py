@@ -20,7 +20,7 @@ UNLABELLED = "unlabelled"
 
 
 def players_of(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimizer: Optimizer) -> list[Player]:
-    """Who descends in each step of :func:`ppvae.fit`: the pair, then the critics and multipliers of its objective.
+    """The players of each step of :func:`ppvae.fit`: the pair, then the critics and multipliers of its objective.
 
     Example:
 
@@ -35,7 +35,14 @@ def players_of(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimize
 
 
 def own_players(objective: PyroELBO | None) -> tuple[Player, ...]:
-    """The critics and multipliers of an objective, under different names; empty for an estimator of Pyro's."""
+    """The critics and multipliers of an objective, under different names; empty for an estimator of Pyro's.
+
+    Example:
+
+        >>> import ppvae
+        >>> [player.name for player in own_players(ppvae.geco(3.0))]
+        ['constraint/distortion']
+    """
     named: dict[str, Player] = {}
     for player in objective.players if isinstance(objective, Objective) else ():
         name = unused(player.name, named)
@@ -72,13 +79,29 @@ def pair_player(model: nn.Module, guide: nn.Module, objective: PyroELBO, optimiz
 
 
 def pair_module(model: nn.Module, guide: nn.Module) -> nn.ModuleDict:
-    """Both modules as one, with the parameters "model.…" and "guide.…"."""
+    """Both modules as one, with the parameters "model.…" and "guide.…".
+
+    Example:
+
+        >>> [name for name, _ in pair_module(nn.Linear(1, 1), nn.Linear(1, 1, bias=False)).named_parameters()]
+        ['model.weight', 'model.bias', 'guide.weight']
+    """
     return nn.ModuleDict({"model": model, "guide": guide})
 
 
 @dataclass(frozen=True)
 class PairLoss:
-    """The named parts of an objective's mean loss per datum."""
+    """The named parts of an objective's mean loss per datum.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4)))
+        >>> sorted(PairLoss(pair, ppvae.ELBO())(Turn([Batch(torch.zeros(3, 2))])))
+        ['distortion', 'rate/z']
+    """
 
     pair: Pair
     objective: Objective
@@ -97,7 +120,17 @@ class PairLoss:
 
 @dataclass(frozen=True)
 class StockLoss:
-    """The mean loss per datum of one of Pyro's estimators."""
+    """The mean loss per datum of one of Pyro's estimators.
+
+    Example:
+
+        >>> from pyro.infer import Trace_ELBO
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> StockLoss(model, guide, Trace_ELBO())(Turn([Batch(torch.zeros(3, 2))])).shape
+        torch.Size([])
+    """
 
     model: nn.Module
     guide: nn.Module

@@ -17,6 +17,11 @@ class ProgressReport:
         steps_per_epoch: length of the bar.
         active: whether anything is printed.
         console: where; by default the standard output.
+
+    Example:
+
+        >>> with ProgressReport(epochs=2, steps_per_epoch=10, active=False) as report:
+        ...     report.advance()
     """
 
     def __init__(self, epochs: int, steps_per_epoch: int, active: bool, console: "Console | None" = None):

@@ -25,13 +25,27 @@ Evaluate = Callable[[], Mapping[str, float]]
 
 
 class Run:
-    """Players and how far they have come.
+    """Players and their progress in training.
 
     Args:
         players: in the order of their turns.
         batches: the steps of every epoch.
         backend: how a player descends.
         folder: where the run is kept.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.data import Dataset
+        >>> from ppvae.training.batches import Batching
+        >>> line, backend = torch.nn.Linear(1, 1), Eager("cpu")
+        >>> player = Player("line", line, lambda turn: line(turn.batches[0].x).square().mean(), torch.optim.Adam)
+        >>> backend.prepare([player])
+        >>> batches = Batches(Dataset(torch.ones(6, 1)), Batching(3), seed=0)
+        >>> run = Run([player], batches, backend, RunFolder(None, {}, {}))
+        >>> run.train(2, dict, ProgressReport(2, 2, active=False), StopRequest())
+        >>> run.step
+        4
     """
 
     def __init__(self, players: Sequence[Player], batches: Batches, backend: Eager, folder: RunFolder):

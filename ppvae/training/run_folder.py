@@ -22,11 +22,32 @@ CONFIG, METRICS, LAST, BEST = "config.json", "metrics.jsonl", "last.safetensors"
 
 
 class RunFolderInUseError(RunFolderError):
-    """Another process is at work in a run folder."""
+    """Another process uses the run folder.
+
+    Example:
+
+        >>> try:
+        ...     raise RunFolderInUseError("runs/a is in use by another process")
+        ... except RunFolderError as error:
+        ...     print(error)
+        runs/a is in use by another process
+    """
 
 
 class RunExistsError(RunFolderError, FileExistsError):
-    """A run folder holds a run already, and ``resume`` was not asked for."""
+    """The run folder already holds a run, and ``resume`` is False.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / LAST).touch()
+        >>> try:
+        ...     RunFolder(RunDir(folder), {}, {})
+        ... except RunExistsError as error:
+        ...     print("holds a run already" in str(error))
+        True
+    """
 
 
 class RunFolder:
@@ -40,6 +61,14 @@ class RunFolder:
     Raises:
         RunExistsError: the folder holds a run, and ``run_dir`` does not ask to resume it.
         CheckpointError: the run to resume has other settings, or its config.json cannot be read.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = RunFolder(RunDir(tempfile.mkdtemp()), {"seed": 0}, {})
+        >>> folder.write_metrics([{"epoch": 1, "loss": 98.5}])
+        >>> sorted(file.name for file in folder.path.iterdir())
+        ['config.json', 'metrics.jsonl']
     """
 
     def __init__(self, run_dir: RunDir | None, settings: Mapping[str, Any], environment: Mapping[str, str]):
@@ -120,6 +149,14 @@ def locked(path: str | Path | None) -> Iterator[None]:
     Raises:
         RunFolderInUseError: another process holds the folder.
         RunFolderError: the folder cannot be written.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp(), "run")
+        >>> with locked(folder):
+        ...     folder.exists()
+        True
     """
     if path is None:
         yield

@@ -8,7 +8,14 @@ from types import FrameType
 
 
 class StopRequest:
-    """The signal that asked for a stop, if any did."""
+    """The signal that requested a stop, if there was one.
+
+    Example:
+
+        >>> request = StopRequest()
+        >>> bool(request), request.signal_name
+        (False, 'no signal')
+    """
 
     signal_number: int | None = None
 
@@ -26,6 +33,12 @@ def stop_on_signals(active: bool) -> Iterator[StopRequest]:
     """Record SIGINT and SIGTERM instead of ending the process; a second signal interrupts at once.
 
     Without effect where ``active`` is false, and outside the main thread, where Python allows no handlers.
+
+    Example:
+
+        >>> with stop_on_signals(active=False) as request:
+        ...     bool(request)
+        False
     """
     request = StopRequest()
     if not active or threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Everything that a run must have back to continue, as tensors and values, and the way back from a checkpoint."""
+"""The state of a run as tensors and values, and how it is restored from a checkpoint."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ RNG_CPU, RNG_CUDA, SUM, OPTIMIZER = "run/rng_cpu", "run/rng_cuda", "sum/", "opti
 
 @dataclass(eq=False)
 class Position:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         epoch: epochs that are complete.
@@ -30,6 +30,11 @@ class Position:
         seconds: spent in training steps.
         tally: the sums of the present epoch.
         metrics: one row per complete epoch.
+
+    Example:
+
+        >>> Position(epoch=2).best
+        inf
     """
 
     epoch: int = 0
@@ -48,6 +53,14 @@ class RunState:
         backend: it has the players and their optimizers.
         position: changed in place by :meth:`take_up`.
         steps: of an epoch.
+
+    Example:
+
+        >>> from ppvae.engine.player import Player
+        >>> line, backend = nn.Linear(1, 1), Eager("cpu")
+        >>> backend.prepare([Player("line", line, lambda turn: line(torch.ones(1)).mean(), torch.optim.Adam)])
+        >>> RunState(backend, Position(), steps=10).values()["trainable"]
+        {'line': ['weight', 'bias']}
     """
 
     backend: Eager

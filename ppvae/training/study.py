@@ -44,6 +44,14 @@ def claim(folder: Path, settings: Settings) -> None:
 
     Raises:
         RunFolderError: the folder holds a checkpoint or a report of a run with other settings.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> claim(folder, {"seed": 0})
+        >>> (folder / SETTINGS).exists()
+        True
     """
     file = folder / SETTINGS
     if not started(folder) and not (folder / REPORT).exists():
@@ -56,17 +64,43 @@ def claim(folder: Path, settings: Settings) -> None:
 
 
 def started(folder: Path) -> bool:
-    """Whether a run folder holds a checkpoint to resume from."""
+    """Whether a run folder holds a checkpoint to resume from.
+
+    Example:
+
+        >>> import tempfile
+        >>> started(Path(tempfile.mkdtemp()))
+        False
+    """
     return (folder / "last.safetensors").exists()
 
 
 def withdraw_report(folder: Path) -> None:
-    """Remove the report, if there is one, before the run that it reports on changes."""
+    """Remove the report, if there is one, before the run that it reports on changes.
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_report(folder, {"seed": 0})
+        >>> withdraw_report(folder)
+        >>> finished(folder, {"seed": 0})
+        False
+    """
     (folder / REPORT).unlink(missing_ok=True)
 
 
 def write_report(folder: Path, report: Settings) -> None:
-    """Write report.json, which marks the run as finished. Raises ValueError on NaN (not valid JSON)."""
+    """Write report.json, which marks the run as finished. Raises ValueError on NaN (not valid JSON).
+
+    Example:
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_report(folder, {"seed": 0, "nll": 98.5})
+        >>> (folder / REPORT).exists()
+        True
+    """
     _write(folder / REPORT, report)
 
 
@@ -74,6 +108,15 @@ def reports(out: Path, settings: Settings, length: str | None = None) -> list[di
     """The reports of all finished runs in the folders of ``out``, sorted by the folder's name.
 
     Arguments as of :func:`finished`. Raises RunFolderError if a run has other settings.
+
+    Example:
+
+        >>> import tempfile
+        >>> out = Path(tempfile.mkdtemp())
+        >>> (out / "run").mkdir()
+        >>> write_report(out / "run", {"seed": 0, "nll": 98.5})
+        >>> reports(out, {"seed": 0})
+        [{'seed': 0, 'nll': 98.5}]
     """
     found = [(path.parent, _read(path)) for path in sorted(out.glob(f"*/{REPORT}"))]
     return [report for folder, report in found if _is_of(folder, report, settings, length)]

@@ -54,8 +54,8 @@ class Tally:
 def row_of(players: Sequence[Player], means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The numbers of an epoch by the names of the log.
 
-    The pair's loss is "loss" and its parts have their own names. The loss of another player has the player's name and
-    its parts stand below it, "critic/z/part". The numbers of ``Player.log`` come last.
+    The pair's loss is "loss" and its parts have their own names. The loss of another player has the player's name, and
+    its parts are named "critic/z/part". The numbers of ``Player.log`` come last.
 
     Example:
 

@@ -22,6 +22,17 @@ class PairEvaluation:
         seed: of binarization and draws.
         end: the step that training ends with. Schedules are read there, so that all epochs are measured alike.
         batch_size: of training, for a loss that depends on the batch.
+
+    Example:
+
+        >>> import ppvae, torch
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
+        >>> data = Dataset(torch.zeros(8, 2))
+        >>> evaluation = PairEvaluation(ppvae.ELBO(), model, guide, data, Validation(), seed=0, end=10, batch_size=4)
+        >>> sorted(evaluation())
+        ['validation/distortion', 'validation/rate/z', 'validation_loss']
     """
 
     objective: pyro.infer.ELBO
@@ -34,7 +45,7 @@ class PairEvaluation:
     batch_size: int
 
     def __call__(self) -> dict[str, float]:
-        """ "validation_loss", "validation/part" and what the caller's function gives."""
+        """ "validation_loss", "validation/part" and the numbers of the caller's function."""
         numbers = {} if self.data is None else self._of_loss(self.data)
         return numbers if self.validation.evaluate is None else {**numbers, **self.validation.evaluate()}
 
@@ -48,7 +59,15 @@ class PairEvaluation:
 
 
 def held_out(validation: Validation, training: Dataset, model: nn.Module, guide: nn.Module) -> Dataset | None:
-    """The validation data as the pair is trained: without labels, unless every training row has one."""
+    """The validation data as the pair is trained: without labels, unless every training row has one.
+
+    Example:
+
+        >>> import torch
+        >>> training = Dataset(torch.zeros(8, 2))
+        >>> len(held_out(Validation(torch.zeros(3, 2)), training, nn.Linear(2, 2), nn.Linear(2, 4)))
+        3
+    """
     if validation.data is None:
         return None
     data = dataset_for(validation.data, "validation", model, guide).to(training.x.device)

@@ -1,11 +1,11 @@
 """The guide of one discrete latent."""
 
 import torch
-from ppvae.guides import CategoricalGuide
-from ppvae.models import GaussianMixture
 from pyro import poutine
 
 import ppvae
+from ppvae.guides import CategoricalGuide
+from ppvae.models import GaussianMixture
 from ppvae.nn import MLP
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ppvae.guides.conditional_sylvester import KINDS, ConditionalSylvester
 
 

@@ -2,6 +2,11 @@
 
 import pytest
 import torch
+from pyro.distributions import transforms
+from torch import nn
+from torch.autograd.functional import jacobian
+from torch.distributions import ComposeTransform
+
 from ppvae.guides import (
     FlowGuide,
     affine_coupling,
@@ -12,11 +17,6 @@ from ppvae.guides import (
     radial,
     sylvester,
 )
-from pyro.distributions import transforms
-from torch import nn
-from torch.autograd.functional import jacobian
-from torch.distributions import ComposeTransform
-
 from ppvae.nn import MLP
 
 DIM, CONTEXT = 4, 3

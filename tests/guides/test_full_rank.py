@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian
 
+from ppvae.guides import FullRankGaussian
 from ppvae.nn import MLP
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ppvae.guides import BottomUpGuide, TopDownGuide
 from pyro import poutine
 from torch import nn
 
 from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.guides import BottomUpGuide, TopDownGuide
 
 X = torch.linspace(-1, 1, 20).double().reshape(4, 5)
 

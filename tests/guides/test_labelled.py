@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from ppvae.guides import LabelGuide, LabelStyleGuide
-from ppvae.guides.labelled import sample_label
 from pyro import poutine
 from torch import nn
 
 from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.guides import LabelGuide, LabelStyleGuide
+from ppvae.guides.labelled import sample_label
 from ppvae.nn import LabelledMLP
 
 X = torch.linspace(-1, 1, 10).reshape(2, 5)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
 from pyro import poutine
 
+from ppvae.guides import MeanFieldGaussian
 from ppvae.nn import MLP
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ppvae.guides import MixtureGuide
 
+from ppvae.guides import MixtureGuide
 from ppvae.nn import MLP
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from ppvae.guides import FlowGuide, MeanFieldGaussian, Refined, planar
 from ppvae.models import LinearGaussian
-
 from ppvae.nn import MLP
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from ppvae.models import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from ppvae.models import GaussianMixture
 
 
 def oracle() -> tuple[GaussianMixture, MixtureSameFamily]:

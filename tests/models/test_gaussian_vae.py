@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 
 import ppvae
 from ppvae.distributions.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Gaussian
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP, ConvEncoder, FillMissing
 
 LIKELIHOODS = {

@@ -1,11 +1,11 @@
 """The model of several layers: its log joint density against the sum written by hand."""
 
 import torch
-from ppvae.models import HierarchicalVAE
 from pyro import distributions as dist
 from pyro import poutine
 
 from ppvae.distributions.likelihoods import Gaussian
+from ppvae.models import HierarchicalVAE
 from ppvae.nn import MLP
 
 

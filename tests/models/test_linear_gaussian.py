@@ -3,11 +3,11 @@
 import pyro
 import pytest
 import torch
-from ppvae.models import LinearGaussian
 from pyro import distributions as dist
 from pyro import poutine
 
 import ppvae
+from ppvae.models import LinearGaussian
 from tests.ppvae.oracles import Exact
 
 

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
-from ppvae.models import AutoregressiveFlow, GaussianVAE, MixtureOfGaussians, VampPrior
 
 import ppvae
 from ppvae.evaluation.likelihood.annealing import Annealing
+from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
+from ppvae.models import AutoregressiveFlow, GaussianVAE, MixtureOfGaussians, VampPrior
 from ppvae.nn import MLP
 
 

@@ -3,10 +3,10 @@
 import math
 
 import torch
-from ppvae.models import SemiSupervisedVAE
 from pyro import distributions as dist
 from pyro import poutine
 
+from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import LabelledMLP
 
 

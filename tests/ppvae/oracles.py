@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 
 import pyro
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianMixture, LinearGaussian, SemiSupervisedVAE
 from pyro import distributions as dist
 from torch import nn
 
@@ -14,6 +12,8 @@ from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.engine.batch import Batch, as_batch
 from ppvae.engine.contract import AmortizedGuide, Guide, Model
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianMixture, LinearGaussian, SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
 
 

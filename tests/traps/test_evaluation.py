@@ -5,7 +5,6 @@ import warnings
 
 import pyro
 import torch
-from ppvae.guides import FlowGuide, neural_spline, sylvester
 from pyro import distributions as dist
 from pyro.distributions import transforms
 from pyro.infer.importance import psis_diagnostic, vectorized_importance_weights
@@ -16,6 +15,7 @@ import ppvae
 from ppvae.evaluation import Annealing
 from ppvae.evaluation.likelihood import annealing
 from ppvae.evaluation.likelihood.hmc import hmc_step
+from ppvae.guides import FlowGuide, neural_spline, sylvester
 from ppvae.nn import MLP
 from ppvae.objectives.bounds.importance import normalised
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact

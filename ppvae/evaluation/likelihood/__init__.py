@@ -1,1 +1,1 @@
-"""Estimates of log p(x) and of what a guide loses."""
+"""Estimates of log p(x) and of the inference gaps of a guide."""

@@ -104,7 +104,7 @@ def ais(
         y: labels, all known, shape (B,); or None.
         guide: where to start from, in place of the prior; it must be able to score any value.
         annealing: temperatures, chains, leapfrog steps, schedule.
-        seed: of the whole run; the caller's random state is left alone.
+        seed: of the whole run; the caller's random state does not change.
         progress: show progress bars.
         given: conditions of B rows each.
 
@@ -156,9 +156,9 @@ def bdmc(
         >>> import ppvae
         >>> from ppvae.models import LinearGaussian
         >>> model = LinearGaussian(torch.eye(2), torch.zeros(2))
-        >>> both = ppvae.bdmc(model, torch.zeros(50, 2), annealing=Annealing(temperatures=20, chains=2))
+        >>> both = ppvae.bdmc(model, torch.zeros(20, 2), annealing=Annealing(temperatures=5, chains=2))
         >>> both.x.shape, both.gap > 0
-        (torch.Size([50, 2]), True)
+        (torch.Size([20, 2]), True)
     """
     with evaluation(model, guide, template, y, given, seed=seed, simulate=True) as (pair, batch), frozen(model):
         batch, values = pair.simulate(batch)

@@ -1,4 +1,4 @@
-"""log p(x) by importance sampling from the guide, with what is needed to judge it."""
+"""log p(x) by importance sampling from the guide, with diagnostics."""
 
 import math
 from collections.abc import Callable
@@ -75,7 +75,7 @@ class LogMarginal(PerDatum):
 
     def bound_standard_error(self, k: int) -> Tensor:
         """Monte Carlo standard error of :meth:`bound`, from its groups, shape (B,); NaN where there is one group."""
-        self.bound(k)  # refuses a k out of range
+        self.bound(k)  # raises ValueError for a k out of range
         if k == self.num_particles:
             return torch.full_like(self.value, torch.nan)
         groups = self._grouped(k)
@@ -134,7 +134,7 @@ def log_marginal(
         num_particles: weights per datum, K.
         chunk: pairs of a particle and a datum (times the enumerated values) that are evaluated at once: the
             bound on the memory of the pass. About a thousand stays in a CPU's cache.
-        seed: of the draws; the caller's own random state is left alone.
+        seed: of the draws; the caller's random state does not change.
         keep_weights: keep 4 bytes for each particle of each datum, so that ``bound(k)`` works for every k.
         progress: show a progress bar.
         given: conditions of B rows each. The estimate is that of log p(x | given).

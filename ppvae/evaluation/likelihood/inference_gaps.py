@@ -64,7 +64,7 @@ class Gaps:
     """The gaps of one guide on B data; each a :class:`Bound`, in nats. Made by :func:`gaps`.
 
     Attributes:
-        log_p: log p(x) by importance sampling from the one of the three that gives most.
+        log_p: log p(x) by importance sampling from the one of the three with the highest mean.
         local: the bound at the best member of the guide's family, as far as its features reach: the maps that a flow
             learned for all data stay as they are.
         local_gaussian: the bound at the best diagonal Gaussian.
@@ -232,7 +232,7 @@ def tightest(estimates: Sequence[PerDatum]) -> PerDatum:
 def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, ascent: Ascent) -> Tensor:
     """The features of the ascent, averaged from its best window on until patience ends.
 
-    Near the optimum the iterates wander with the noise of the gradient; their average does not.
+    Near the optimum the iterates vary with the noise of the gradient; averaging removes most of it.
 
     Example:
 

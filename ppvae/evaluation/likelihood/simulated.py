@@ -143,8 +143,7 @@ class Calibration:
     def p_value(self, name: str = "z", bins: int = 10) -> Tensor:
         """Of a chi-squared test that the ranks of each element are uniform, shape (elements,).
 
-        Raises ContractError for a name that is none of the latents, ValueError for fewer than 2 or more than K + 1
-        bins.
+        Raises ContractError if ``name`` is not a latent, ValueError unless ``bins`` is from 2 to K + 1.
         """
         from scipy.stats import chisquare
 

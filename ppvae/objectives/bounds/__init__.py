@@ -1,4 +1,4 @@
-"""Objectives of their own: bounds of log p(x), and losses that are none."""
+"""Objectives: bounds of log p(x), and losses that are not bounds."""
 
 from ppvae.objectives.bounds.evidence import ELBO, Reconstruction, StickingTheLanding
 from ppvae.objectives.bounds.importance import IWAE, DReG, Renyi

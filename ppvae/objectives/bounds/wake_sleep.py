@@ -1,4 +1,4 @@
-"""Learning a guide from draws of the model, and from weighted draws of its own."""
+"""Training a guide on draws of the model, and on its own weighted draws."""
 
 import math
 from dataclasses import replace
@@ -44,8 +44,8 @@ class ReweightedWakeSleep(Objective):
             raise ValueError(f"expected insomnia from 0 to 1, got {insomnia}")
         if insomnia > 0 and num_particles < 2:
             raise ValueError(
-                f"expected at least 2 particles for the wake update of the guide, got {num_particles}: a single one "
-                "has weight 1 whatever it is; use more, or insomnia=0"
+                f"expected at least 2 particles for the wake update of the guide, got {num_particles}: the "
+                "normalised weight of a single one is always 1; use more, or insomnia=0"
             )
         self.insomnia = insomnia
 

@@ -154,11 +154,12 @@ def label_site(particles: Particles, name: str) -> Site:
     Example:
 
         >>> import ppvae, torch
-        >>> from ppvae.guides import CategoricalGuide
-        >>> from ppvae.models import GaussianMixture
-        >>> guide = CategoricalGuide(torch.nn.Linear(2, 3), "y")
-        >>> guide.can_score
-        True
+        >>> from ppvae.guides import LabelGuide
+        >>> from ppvae.models import SemiSupervisedVAE
+        >>> model = SemiSupervisedVAE(ppvae.nn.LabelledMLP(2, 3, [8], (5,)), latent_dim=2, num_classes=3)
+        >>> guide = LabelGuide(torch.nn.Linear(5, 3), torch.nn.Linear(5, 4))
+        >>> label_site(ppvae.draw(model, guide, torch.zeros(4, 5)), "y").log_prob.shape
+        torch.Size([3, 1, 4])
     """
     site = particles.latent(name)
     if site.log_prob.dim() != 3 or site.distribution.batch_shape[:-2].numel() != 1:

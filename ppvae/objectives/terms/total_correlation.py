@@ -84,7 +84,7 @@ class PermutationCritic(Critic):
 
 
 def permuted(z: Tensor) -> Tensor:
-    """Each column of (B, D) in an order of its own: from draws of q(z), draws of prod_d q(z_d).
+    """Each column of (B, D), permuted independently: from draws of q(z), draws of prod_d q(z_d).
 
     Example:
 
@@ -106,7 +106,7 @@ def train_critic(
 ) -> PermutationCritic:
     """A critic of any pair's total correlation, trained on fixed draws of its q(z).
 
-    It serves pairs that were not trained with one: ``disentanglement(..., critic=train_critic(z).log_ratio)``. Its
+    For pairs that were trained without one: ``disentanglement(..., critic=train_critic(z).log_ratio)``. Its
     value is an estimate and no bound: too low where the structure is finer than the network can tell, too high where
     it overfits a small set of draws.
 
@@ -116,7 +116,7 @@ def train_critic(
         num_steps: of Adam, with a rate that falls linearly to 0.
         batch_size: draws of either density a step, with replacement.
         learning_rate: at the start.
-        seed: of the batches and of the default network's first weights; the caller's random state is left alone.
+        seed: of the batches and of the default network's first weights; the caller's random state does not change.
 
     Raises:
         ValueError: z is not (N, D) and finite with two draws, or there are fewer than two steps.

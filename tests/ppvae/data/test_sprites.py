@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 
 import ppvae
 from ppvae.data import Dataset, Sprites, load
 from ppvae.data.files import data_root
 from ppvae.data.sprites import SPRITES
 from ppvae.errors import CheckpointError, DataError
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import RunDir
 from tests.ppvae.training.runs import assert_equal, weights

@@ -52,7 +52,7 @@ def test_fill_may_be_needed_inside_the_support():
     torch.testing.assert_close(found.log_prob(x), -torch.tensor(2.0).log())
 
 
-def test_support_accepts_nan_beside_supported_values():
+def test_support_accepts_nan_among_supported_values():
     support = ObservedElements(dist.Bernoulli(torch.full((2,), 0.5)), 1).support
     x = torch.tensor([[NAN, 1.0], [NAN, NAN], [NAN, 0.5], [0.0, 1.0]])
     assert support.check(x).tolist() == [True, True, False, True]

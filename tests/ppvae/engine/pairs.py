@@ -2,13 +2,13 @@
 
 import pyro
 import torch
-from ppvae.guides import MeanFieldGaussian
 from pyro import distributions as dist
 from pyro.nn import PyroModule
 from torch import nn
 
 import ppvae
 from ppvae.engine.contract import Guide, Model
+from ppvae.guides import MeanFieldGaussian
 from ppvae.nn import MLP
 from tests.ppvae.oracles import linear_gaussian
 

@@ -5,14 +5,14 @@ import copy
 import pyro
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian, Refined
-from ppvae.models import LinearGaussian, VampPrior
 from pyro import distributions as dist
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch import nn
 
 import ppvae
 from ppvae.engine import checks
+from ppvae.guides import MeanFieldGaussian, Refined
+from ppvae.models import LinearGaussian, VampPrior
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.engine.pairs import PLACES, Placed, guide_of, normal

@@ -3,14 +3,14 @@
 import pyro
 import pytest
 import torch
-from ppvae.guides import LabelGuide, MeanFieldGaussian
-from ppvae.models import GaussianVAE, LinearGaussian
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine import checks
 from ppvae.engine.batch import as_batch
+from ppvae.guides import LabelGuide, MeanFieldGaussian
+from ppvae.models import GaussianVAE, LinearGaussian
 from ppvae.nn import MLP
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.engine.pairs import TwoSensors, guide_of, normal
@@ -61,7 +61,7 @@ def test_check_pair_refuses_networks_of_the_wrong_size():
     ],
 )
 def test_check_pair_names_the_first_row_and_the_values_outside_the_likelihood(value, message):
-    """A grey level of 1.0000001, as rounding leaves it, is told with its digits and its row."""
+    """A grey level of 1.0000001, as rounding leaves it, is reported with its digits and its row."""
     model, guide, x = PAIRS["gaussian_vae"].make()
     x[2, 3, 3] = value
     with pytest.raises(ppvae.ContractError, match=message):

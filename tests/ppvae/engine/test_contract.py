@@ -7,12 +7,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian, Refined
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine.contract import is_amortized
+from ppvae.guides import MeanFieldGaussian, Refined
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.engine.pairs import PlainGuide, PlainModel
 

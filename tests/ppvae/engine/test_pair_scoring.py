@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine.batch import as_batch
 from ppvae.engine.pair import Pair
+from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.engine.pairs import noisy_pair

@@ -4,11 +4,11 @@ import re
 
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from pyro import distributions as dist
 
 import ppvae
 from ppvae.engine import requirements
+from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
 from ppvae.nn import MLP
 
 CATEGORICAL = dist.Categorical(torch.ones(4, 3))

@@ -3,13 +3,13 @@
 import pyro
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian, Refined
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine.batch import as_batch
 from ppvae.engine.tracing import arguments, conditions_of, distribution_at, required_conditions_of
+from ppvae.guides import MeanFieldGaussian, Refined
 from tests.catalogue import ALL_PAIRS, PAIRS
 from tests.ppvae.engine.pairs import Wrapped
 

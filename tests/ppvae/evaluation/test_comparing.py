@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 
 import ppvae
 from ppvae.evaluation import Annealing, Ascent
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from ppvae.nn import MLP
 from tests.catalogue import LABELS, PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian, three_guides

@@ -4,12 +4,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian
-from ppvae.guides.flow import Reversed
 from pyro import distributions as dist
 
 import ppvae
 from ppvae.evaluation import reconstruct, sample
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
 from ppvae.nn import MLP
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.oracles import ExactTwoLayers, Meanless, Walk, labelled_linear, linear_gaussian

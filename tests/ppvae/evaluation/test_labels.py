@@ -4,12 +4,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import CategoricalGuide, FlowGuide, MeanFieldGaussian
-from ppvae.guides.flow import Reversed
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
+from ppvae.guides import CategoricalGuide, FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
 from ppvae.nn import MLP
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.oracles import ExactLabelled, labelled_linear, labelled_linear_log_joint

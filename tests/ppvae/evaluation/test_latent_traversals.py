@@ -3,13 +3,13 @@
 import pyro
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian
-from ppvae.guides.flow import Reversed
-from ppvae.models import GaussianVAE
 from pyro import distributions as dist
 from pyro.nn import PyroModule
 
 import ppvae
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import Meanless

@@ -5,15 +5,15 @@ import math
 import pyro
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian
-from ppvae.guides.flow import Reversed
-from ppvae.models import HierarchicalVAE, LinearGaussian
 from pyro import distributions as dist
 
 import ppvae
 from ppvae.data import Dataset
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.evaluation.latents import _mutual_information
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
+from ppvae.models import HierarchicalVAE, LinearGaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian, nearly_exact

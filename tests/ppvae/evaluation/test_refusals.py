@@ -6,8 +6,6 @@ import math
 import pyro
 import pytest
 import torch
-from ppvae.guides import CategoricalGuide, MeanFieldGaussian
-from ppvae.models import GaussianMixture
 from pyro import distributions as dist
 from pyro import poutine
 from torch import nn
@@ -16,6 +14,8 @@ import ppvae
 from ppvae.engine.batch import as_batch
 from ppvae.engine.pair import Pair
 from ppvae.evaluation import Annealing, Ascent, inference_data, sample
+from ppvae.guides import CategoricalGuide, MeanFieldGaussian
+from ppvae.models import GaussianMixture
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.evaluation.evaluators import ESTIMATES, OTHERS, SHORT, SIMULATE, WITHOUT_GUIDE

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian, LabelGuide, MeanFieldGaussian
 from pyro import distributions as dist
 from torch import nn
 
@@ -17,6 +16,7 @@ from ppvae.evaluation.requirements import (
     require_known,
     require_weights,
 )
+from ppvae.guides import FullRankGaussian, LabelGuide, MeanFieldGaussian
 from ppvae.nn import MLP
 from tests.ppvae.oracles import linear_gaussian, nearly_exact
 

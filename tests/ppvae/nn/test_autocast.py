@@ -1,10 +1,10 @@
 """Products in bfloat16, densities in float32."""
 
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 
 import ppvae
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP, Autocast
 
 

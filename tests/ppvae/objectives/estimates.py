@@ -2,12 +2,12 @@
 
 import pyro
 import torch
-from ppvae.models import LinearGaussian
 from pyro import distributions as dist
 from torch import nn
 
 import ppvae
 from ppvae.engine.contract import Guide
+from ppvae.models import LinearGaussian
 from tests.catalogue import PAIRS
 from tests.ppvae.oracles import linear_gaussian
 

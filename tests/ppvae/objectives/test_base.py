@@ -153,7 +153,7 @@ def test_objective_refuses_fewer_particles_than_one(make, k):
 @pytest.mark.parametrize("make", MULTI_SAMPLE)
 @pytest.mark.parametrize("k", [5.0, 2.5, "3", None, math.nan, np.float64(2)])
 def test_objective_refuses_a_number_of_particles_that_is_no_whole_number(make, k):
-    """``IWAE(5.0)`` is told what it got; rounding would hide a mistake."""
+    """``IWAE(5.0)`` is an error that names what it got; rounding would hide a mistake."""
     with pytest.raises(TypeError, match="expected num_particles to be a whole number, got"):
         make(k)
 

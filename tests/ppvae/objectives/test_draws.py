@@ -59,7 +59,7 @@ def test_batch_statistic_refuses_a_latent_under_a_mask(term):
     model, guide, x = PAIRS["gaussian_vae"].make()
     mask = torch.arange(len(x)) < 4
     masked = (pyro.poutine.mask(function, mask) for function in (model, guide))
-    with pytest.raises(ppvae.ContractError, match="'z' under a mask|same mask over site 'z'"):
+    with pytest.raises(ppvae.ContractError, match="'z' under a mask"):
         apply(BATCH_STATISTICS[term](), ppvae.draw(*masked, x))
 
 

@@ -5,10 +5,10 @@ from itertools import islice
 import pyro
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from torch import nn
 
 from ppvae.engine.batch import as_batch
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from ppvae.objectives.local import ascent, at_features, improved
 from tests.catalogue import ALL_PAIRS, PAIRS
 from tests.ppvae.oracles import linear_gaussian

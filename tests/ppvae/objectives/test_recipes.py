@@ -81,7 +81,7 @@ def test_geco_is_the_rate_and_the_weighed_constraint():
     torch.testing.assert_close(ppvae.geco(30.0).per_datum(particles), rate + distortion - 30.0)
 
 
-def test_info_vae_pays_no_rate_by_default():
+def test_info_vae_has_no_rate_by_default():
     """With the ELBO's rate and a large divergence weight a strong decoder drives the code to the prior: the mutual
     information has to be left out of the loss, which alpha = 1 does."""
     assert isinstance(ppvae.info_vae().objective, ppvae.Reconstruction)

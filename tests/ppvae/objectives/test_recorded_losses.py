@@ -1,8 +1,8 @@
 """Losses and gradients of earlier code, at a fixed seed: a change of any number is seen here.
 
-recorded_losses.json holds, for each pair and objective of the catalogue, the loss, the norm of the model's gradient and
-that of the guide's, and some random numbers of the torch that they were recorded with. After a change that is meant to
-move numbers, ``python -m tests.ppvae.objectives.test_recorded_losses`` writes the file anew.
+recorded_losses.json holds, for each pair and objective of the catalogue, the loss and the norms of the gradients by the
+parameters of model and guide, and some random numbers of the torch version of the record. After a change that moves
+numbers on purpose, ``python -m tests.ppvae.objectives.test_recorded_losses`` writes the file anew.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What an objective trains begins anew in each fit."""
+"""Critics and multipliers start from their first state in each fit."""
 
 import copy
 import warnings
@@ -29,7 +29,7 @@ def test_equal_fits_with_one_objective_are_equal(make):
     objective = make()
     first = losses(objective)
     for _ in range(2):
-        with pytest.warns(UserWarning, match="begins anew: this objective was trained by an earlier fit"):
+        with pytest.warns(UserWarning, match="first state: this objective was trained by an earlier fit"):
             assert losses(objective) == first
 
 
@@ -37,7 +37,7 @@ def test_equal_fits_with_one_objective_are_equal(make):
 def test_a_copy_of_a_trained_objective_begins_anew_too(make):
     objective = make()
     first = losses(objective)
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts from its first state"):
         assert losses(copy.deepcopy(objective)) == first
 
 
@@ -50,7 +50,7 @@ def test_a_first_fit_starts_from_the_state_that_the_caller_gave():
         warnings.simplefilter("error")
         first = losses(objective)
     assert first != losses(ppvae.geco(3.0))
-    with pytest.warns(UserWarning, match="begins anew"):
+    with pytest.warns(UserWarning, match="starts from its first state"):
         assert losses(objective) == first
 
 

@@ -151,7 +151,7 @@ def test_fit_takes_tensors_arrays_and_data_sets(data):
     result = ppvae.fit(model, guide, ppvae.ELBO(), data(x), epochs=1, validation=data(x), progress=False)
     model, guide, x = PAIRS["gaussian_vae"].make()
     expected = ppvae.fit(model, guide, ppvae.ELBO(), x, epochs=1, validation=x, progress=False)
-    for name in ("loss", "val_loss"):
+    for name in ("loss", "validation_loss"):
         assert result.metrics[-1][name] == expected.metrics[-1][name]
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 
 import ppvae
 from ppvae.data import Dataset, MappedImages
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import Validation, checks, describe
 from tests.catalogue import PAIRS

@@ -8,8 +8,6 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import LabelGuide
-from ppvae.models import GaussianVAE
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO, TraceTMC_ELBO
 from torch import nn
 from torch.nn.functional import softplus
@@ -17,6 +15,8 @@ from torch.nn.functional import softplus
 import ppvae
 from ppvae.data import Dataset
 from ppvae.engine.player import Player
+from ppvae.guides import LabelGuide
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import Batching, Validation, adam, train
 from tests.catalogue import PAIRS

@@ -5,8 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
 from pyro.infer import RenyiELBO, Trace_ELBO
 
 import ppvae
@@ -15,6 +13,8 @@ from ppvae.engine.batch import as_batch
 from ppvae.engine.isolation import isolated
 from ppvae.engine.player import Turn
 from ppvae.evaluation.loss import evaluate_parts
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
 from ppvae.training import adam, pair_player, players_of
 from tests.catalogue import LABELS, PAIRS
@@ -49,7 +49,7 @@ def test_pair_player_weighs_all_rows_alike_and_logs_the_unlabelled_ones():
     guide.eval()  # without dropout in the classifier
     objective, turn = ppvae.ELBO() + ppvae.ClassifierLoss(3.0), turn_of("label")
     player = pair_player(model, guide, objective, adam())
-    with isolated(model, guide):
+    with isolated():
         parts = player.loss(turn)
         each = [objective.per_datum(particles) for particles in turn.particles]
     assert [len(loss) for loss in each] == [4, 2]
@@ -69,7 +69,7 @@ def test_pair_player_gives_every_datum_the_whole_statistic_of_its_batch():
 
     model, guide, _ = PAIRS["label"].make()
     turn = turn_of("label")
-    with isolated(model, guide):
+    with isolated():
         parts = pair_player(model, guide, ppvae.ELBO() + Count(), adam()).loss(turn)
     assert parts["rows"].item() == pytest.approx((4 * 4 + 2 * 2) / 6)
     assert turn.log["unlabelled/rows"] == 4
@@ -86,7 +86,7 @@ def test_pair_player_of_a_stock_estimator_has_its_loss_and_gradient(stock):
     model, guide, _ = PAIRS["gaussian_vae"].make()
     turn = turn_of("gaussian_vae")
     parameters = [*model.parameters(), *guide.parameters()]
-    with isolated(model, guide):
+    with isolated():
         torch.manual_seed(0)
         expected = sum(stock().loss_and_grads(model, guide, batch.x) for batch in turn.batches) / 6
         gradients = [parameter.grad / 6 for parameter in parameters]
@@ -202,4 +202,4 @@ def test_fit_puts_a_critic_in_evaluation_mode_for_the_validation_loss():
     objective = ppvae.ELBO() + ppvae.TotalCorrelation(1.0, 3, critic=Noisy())
     x = PAIRS["gaussian_vae"].make()[2]
     run("gaussian_vae", objective=objective, validation=ppvae.Dataset(x), epochs=1, batch_size=24)
-    assert modes == [True, True, False]  # the penalty, its loss on both kinds of draws, the validation
+    assert modes == [False, True, True, False]  # the check, the penalty, its loss on both kinds of draws, validation

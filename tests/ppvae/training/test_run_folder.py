@@ -141,7 +141,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-@pytest.mark.filterwarnings("ignore:.*begins anew")
+@pytest.mark.filterwarnings("ignore:.*starts from its first state")
 def test_a_run_with_other_settings_is_not_resumed(case, tmp_path):
     one, other = ({**BASE, **options} for options in OTHERS[case])
     run(run_dir=tmp_path, **one)

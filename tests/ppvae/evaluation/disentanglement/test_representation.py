@@ -4,9 +4,6 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import FlowGuide, MeanFieldGaussian
-from ppvae.guides.flow import Reversed
-from ppvae.models import HierarchicalVAE, LinearGaussian
 from pyro import distributions as dist
 
 import ppvae
@@ -14,6 +11,9 @@ from ppvae.data import Dataset, Factors
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.evaluation.disentanglement import METRICS, Representation, represent, score
 from ppvae.evaluation.disentanglement.representation import _prior
+from ppvae.guides import FlowGuide, MeanFieldGaussian
+from ppvae.guides.flow import Reversed
+from ppvae.models import HierarchicalVAE, LinearGaussian
 from ppvae.nn import MLP
 from tests.catalogue import PAIRS
 from tests.ppvae.evaluation.disentanglement.codes import SMALL, perfect, representation

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from ppvae.guides import Refined
 
 import ppvae
 from ppvae.evaluation import Annealing
 from ppvae.evaluation.likelihood import annealing as module
 from ppvae.evaluation.likelihood.hmc import hmc_step
+from ppvae.guides import Refined
 from tests.catalogue import LABELS, PAIRS
 from tests.ppvae.oracles import Exact, linear_gaussian, nearly_exact
 

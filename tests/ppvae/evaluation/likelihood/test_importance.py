@@ -6,10 +6,10 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from ppvae.guides import Refined
 
 import ppvae
 from ppvae.evaluation.likelihood.importance import LogMarginal, _summary
+from ppvae.guides import Refined
 from tests.catalogue import LABELS, PAIRS
 from tests.ppvae.oracles import Exact, gaussian_mixture, linear_gaussian, nearly_exact
 

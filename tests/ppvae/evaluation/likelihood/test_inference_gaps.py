@@ -3,14 +3,14 @@
 import pyro
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian, MeanFieldGaussian, Refined
-from ppvae.models import LinearGaussian
 from pyro import distributions as dist
 
 import ppvae
 from ppvae.data import Dataset
 from ppvae.engine.batch import as_batch
 from ppvae.evaluation import Ascent, sample
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian, Refined
+from ppvae.models import LinearGaussian
 from ppvae.nn import MLP
 from ppvae.objectives.local import ascent, improved
 from tests.catalogue import PAIRS

@@ -71,7 +71,7 @@ def test_model_gradient_of_two_particles_is_that_of_quadrature(objective):
 
 @pytest.mark.parametrize("alpha", [-1.0, 0.5, 1.5])
 def test_renyi_of_finitely_many_particles_is_biased_and_less_so_with_more(alpha):
-    """Its mean is that of its own two particles; the bound of infinitely many lies away from it."""
+    """Its mean is the bound of two particles, which differs from the bound of infinitely many."""
     model, guide, x = one_latent()
     log_weight, log_mass = quadrature(model, guide, x)
     limit = ((1 - alpha) * log_weight + log_mass).logsumexp(0) / (1 - alpha)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import MixtureOfGaussians
 
 import ppvae
 from ppvae.engine.player import Turn
+from ppvae.guides import MeanFieldGaussian
+from ppvae.models import MixtureOfGaussians
 from ppvae.nn import MLP
 from ppvae.objectives import InverseMultiquadratic
 from tests.catalogue import PAIRS

@@ -3,15 +3,15 @@
 import math
 
 import numpy as np
-import ppvae.models
 import pytest
 import torch
-from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from torch import nn
 
 import ppvae
+import ppvae.models
 from ppvae.engine.batch import as_batch
 from ppvae.engine.player import Turn
+from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from ppvae.nn import MLP
 from ppvae.objectives.terms.total_correlation import permuted
 from tests.catalogue import LABELS, PAIRS, linear_gaussian
