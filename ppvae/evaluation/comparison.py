@@ -108,9 +108,15 @@ class Comparison:
         particles = next(iter(self.rows.values())).marginal.num_particles
         titles = (
             f"{len(self.batch)} data, {particles} particles; nats",
-            "log p(x) is a lower bound where k-hat is bad; its errors are of simulation for these data, and over data",
+            f"{self.quantity} is a lower bound where k-hat is bad; its errors are of simulation for these data, and "
+            "over data",
         )
         return Group(*(self._part(heads, title) for heads, title in zip(_HEADS, titles, strict=True)))
+
+    @property
+    def quantity(self) -> str:
+        """What the weights of the first pair estimate, such as "log p(x)"."""
+        return next(iter(self.rows.values())).marginal.quantity
 
     def _part(self, heads: dict[str, str], title: str) -> "Table":
         from rich.box import SIMPLE
@@ -118,7 +124,8 @@ class Comparison:
 
         records = self.records()
         shown = {h: key for h, key in heads.items() if any(r[key] is not None for r in records.values())}
-        table = Table("", *shown, title=title, box=SIMPLE)
+        named = [head.replace("log p(x)", self.quantity) for head in shown]
+        table = Table("", *named, title=title, box=SIMPLE)
         for name, record in records.items():
             table.add_row(name, *(_cell(record, quantity) for quantity in shown.values()))
         return table
@@ -188,7 +195,7 @@ _HEADS = (
         "AIS": "ais",
         "approx. gap": "approximation_gap",
         "amort. gap": "amortization_gap",
-        "s": "seconds",
+        "seconds": "seconds",
     },
 )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ppvae.engine.contract import AmortizedGuide, is_amortized
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
-from ppvae.engine.tracing import arguments
+from ppvae.engine.tracing import LABEL, arguments, conditions_of
 from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.per_datum import PerDatum
 from ppvae.evaluation.progress import blocks, tracked
@@ -40,6 +40,8 @@ class LogMarginal(PerDatum):
         ess: effective sample size (sum w)^2 / sum w^2, from 1 to K, shape (B,).
         khat: Pareto shape of the weights' tail, shape (B,).
         num_particles: K.
+        quantity: what is estimated: "log p(x)", "log p(x, y)" where known labels are a site of the model,
+            "log p(x | y)" where the model only reads them, "log p(x | c)" of a condition c.
 
     Example:
 
@@ -53,6 +55,7 @@ class LogMarginal(PerDatum):
     khat: Tensor
     num_particles: int
     _relative_log_weight: Tensor | None = None  # log w - value, float32, (K, B)
+    quantity: str = "log p(x)"
 
     @property
     def khat_bad(self) -> float:
@@ -90,7 +93,7 @@ class LogMarginal(PerDatum):
         return weights.logsumexp(1) - math.log(k)
 
     def __repr__(self) -> str:
-        quantity = "log p(x)" if self.is_reliable else "lower bound on log p(x)"
+        quantity = self.quantity if self.is_reliable else f"lower bound on {self.quantity}"
         return (
             f"LogMarginal({quantity} {self.mean:.3f} nats, simulation error {self.simulation_error:.3f}, "
             f"sampling error {self.sampling_error:.3f} over {len(self.value)} data; {self.num_particles} particles, "
@@ -162,7 +165,30 @@ def log_marginal(
     num_particles, chunk = require_count("num_particles", num_particles), require_count("chunk", chunk)
     with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
         pairs = max(1, chunk // _enumerated_values(pair, batch))
-        return estimate(model, _guide_of(guide, batch), batch, num_particles, pairs, keep_weights, progress)
+        found = estimate(model, _guide_of(guide, batch), batch, num_particles, pairs, keep_weights, progress)
+        return replace(found, quantity=quantity_of(pair, batch))
+
+
+def quantity_of(pair: Pair, batch: Batch) -> str:
+    """What the weights of a pair estimate, in words for tables.
+
+    Example:
+
+        >>> from ppvae.engine.batch import as_batch
+        >>> from ppvae.models import LinearGaussian
+        >>> quantity_of(Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), None), as_batch(torch.zeros(3, 2)))
+        'log p(x)'
+    """
+    with forked_randomness(batch.x.device):
+        sites = pair.prior(batch.rows(slice(0, 1)), 1)
+    names = conditions_of(pair.model)
+    given = [name for name in batch.given if names is None or name in names]
+    if batch.y is not None and LABEL not in sites and batch.all_known:
+        given = [LABEL, *given]
+    left = "x, y" if batch.all_known and LABEL in sites else "x"
+    right = f" | {', '.join(given)}" if given else ""
+    partly = " (x, y where y is known)" if LABEL in sites and batch.y is not None and not batch.all_known else ""
+    return f"log p({left}{right}){partly}"
 
 
 def estimate(

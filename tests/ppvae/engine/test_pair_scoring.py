@@ -1,5 +1,6 @@
 """A guide scores its draws again, or values that it did not draw."""
 
+import pyro
 import pytest
 import torch
 from pyro import distributions as dist
@@ -123,3 +124,27 @@ def test_guide_at_refuses_a_guide_that_cannot_score():
     model, x = linear_gaussian()
     with pytest.raises(ppvae.ContractError, match="score values which it did not draw"):
         Pair(model, guide).guide_at(as_batch(x), {"z": torch.zeros(1, 4, 2).double()}, 1)
+
+
+class Counting(ppvae.Model):
+    """A decoder with batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.out = nn.Linear(2, 5)
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            flat = self.norm(z.reshape(-1, 2)).reshape(z.shape)
+            pyro.sample("x", dist.Normal(self.out(flat), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("estimator", [ppvae.ELBO(2), ppvae.DReG(2), ppvae.ReweightedWakeSleep(2)])
+def test_batch_statistics_of_the_model_move_once_however_often_it_runs(estimator):
+    torch.manual_seed(0)
+    model, guide = Counting(), MeanFieldGaussian(nn.Linear(5, 4))
+    objective = estimator + ppvae.MaximumMeanDiscrepancy(1.0)
+    objective.parts(objective.particles(Pair(model, guide), as_batch(torch.randn(8, 5))))
+    assert model.norm.num_batches_tracked == 1

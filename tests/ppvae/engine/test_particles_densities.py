@@ -7,6 +7,7 @@ from pyro import distributions as dist
 from torch import nn
 
 import ppvae
+from tests.catalogue import PAIRS
 
 
 class Sites(ppvae.Model):
@@ -177,3 +178,28 @@ def test_kl_that_is_infinite_stays_so():
             lambda: dist.Uniform(number([-3.0] * 4), number(3.0)), lambda: dist.Uniform(number(-1e-9), number(1e-9))
         )
         assert (particles.kl("z") == torch.inf).all()
+
+
+class OneMask(ppvae.Guide):
+    """A guide with a mask that its model does not have."""
+
+    def __init__(self, by_poutine):
+        super().__init__()
+        self.by_poutine = by_poutine
+
+    def forward(self, x, y=None):
+        q = dist.Normal(x.new_zeros(2), 1.0).to_event(1)
+        mask = torch.zeros(len(x), dtype=torch.bool)
+        with pyro.plate("data", len(x)):
+            if self.by_poutine:
+                with pyro.poutine.mask(mask=mask):
+                    pyro.sample("z", q)
+            else:
+                pyro.sample("z", q.expand([len(x)]).mask(mask))
+
+
+@pytest.mark.parametrize("by_poutine", [True, False])
+def test_log_weight_refuses_a_mask_over_one_of_two_densities(by_poutine):
+    model, _, x = PAIRS["linear_gaussian"].make()
+    with pytest.raises(ppvae.ContractError, match="the same mask over site 'z'"):
+        _ = ppvae.draw(model, OneMask(by_poutine), x).log_weight

@@ -117,3 +117,49 @@ def test_num_values_counts_the_values_of_a_discrete_distribution():
     assert num_values(dist.Bernoulli(torch.ones(7))) == 2
     assert num_values(dist.Poisson(1.0)) is None
     assert num_values(NORMAL) is None
+
+
+SQUASHED = {
+    "a mixture of point masses": (
+        dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), dist.Delta(torch.zeros(3))),
+        "point mass",
+    ),
+    "a narrow transform before a wide one": (
+        dist.TransformedDistribution(
+            NORMAL, [dist.transforms.SigmoidTransform(), dist.transforms.AffineTransform(0.0, 0.5)]
+        ),
+        r"positive on \(0, 0.5\) alone",
+    ),
+    "the same in one composed transform": (
+        dist.TransformedDistribution(
+            NORMAL,
+            [
+                dist.transforms.ComposeTransform(
+                    [dist.transforms.TanhTransform(), dist.transforms.AffineTransform(0.0, 0.5)]
+                )
+            ],
+        ),
+        r"positive on \(-0.5, 0.5\) alone",
+    ),
+    "a half-line, moved": (
+        dist.TransformedDistribution(
+            NORMAL, [dist.transforms.ExpTransform(), dist.transforms.AffineTransform(-1.0, 1.0)]
+        ),
+        r"positive on \(-1, inf\) alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SQUASHED)
+def test_why_no_weights_follows_every_transform(case):
+    q, reason = SQUASHED[case]
+    assert re.search(reason, why_no_weights(q, NORMAL, read_tensors=True))
+
+
+def test_why_no_weights_compares_two_narrow_transforms():
+    unit, third = (
+        dist.TransformedDistribution(dist.Uniform(low, high), [dist.transforms.AffineTransform(0.0, 1.0)])
+        for low, high in ((0.0, 1.0), (0.4, 0.6))
+    )
+    assert why_no_weights(third, unit, read_tensors=True) is not None
+    assert why_no_weights(unit, third, read_tensors=True) is None

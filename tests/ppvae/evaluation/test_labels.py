@@ -110,3 +110,11 @@ def test_features_without_a_formula_are_the_mean_of_draws():
 def test_features_refuse_a_discrete_site():
     with pytest.raises(ppvae.ContractError, match="a continuous latent at site 'z', got a Categorical"):
         ppvae.features(CategoricalGuide(MLP(5, [], 3)), np.zeros((2, 5), np.float32))
+
+
+def test_features_take_the_data_of_a_pair_where_only_the_model_names_the_condition():
+    guide = MeanFieldGaussian(nn.Linear(5, 4))
+    data = ppvae.Dataset(torch.randn(3, 5), temperature=torch.rand(3, 1))
+    assert ppvae.features(guide, data).shape == (3, 2)
+    with pytest.raises(ppvae.ContractError, match=r"got \['temperature'\]"):
+        ppvae.features(guide, data.x, temperature=data.given["temperature"])

@@ -136,3 +136,19 @@ def test_evaluate_loss_takes_the_labels_and_conditions_of_a_data_set(name):
     data = Dataset(batch.x, batch.y, **batch.given)
     expected = -case.log_evidence(batch.x).mean().item()
     assert evaluate_loss(ppvae.IWAE(2), case.model, case.exact, data, batch_size=4) == pytest.approx(expected)
+
+
+def test_evaluate_loss_refuses_what_gives_no_number():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    early = x.clone()
+    early[0, 0, 0] = torch.nan
+    with pytest.raises(ppvae.ContractError, match="NaN first in row 0"):
+        ppvae.evaluate_loss(ppvae.ELBO(), model, guide, early)
+    late = x.repeat(3, 1, 1)
+    late[-1] = torch.nan
+    with pytest.raises(ppvae.ContractError, match="a loss that is a number"):
+        ppvae.evaluate_loss(ppvae.ELBO(), model, guide, late)
+    with pytest.raises(TypeError, match="the class ELBO itself"):
+        ppvae.evaluate_loss(ppvae.ELBO, model, guide, x)
+    with pytest.raises(ValueError, match="batch_size of at least 1, got 0"):
+        ppvae.evaluate_loss(ppvae.ELBO(), model, guide, x, batch_size=0)

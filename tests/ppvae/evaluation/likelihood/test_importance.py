@@ -6,11 +6,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro import distributions as dist
 
 import ppvae
 from ppvae.evaluation.likelihood.importance import LogMarginal, _summary
 from ppvae.guides import Refined
-from tests.catalogue import LABELS, PAIRS
+from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.oracles import Exact, gaussian_mixture, linear_gaussian, nearly_exact
 
 
@@ -238,3 +239,43 @@ def test_repr_names_both_errors_and_says_lower_bound_where_khat_is_bad():
     assert repr(bad).startswith("LogMarginal(lower bound on log p(x) ")
     assert bad.khat_bad > 0.5
     assert f"k-hat bad in {bad.khat_bad:.1%}" in repr(bad)
+
+
+QUANTITIES = {
+    ("label", "unlabelled"): "log p(x)",
+    ("label", "all labelled"): "log p(x, y)",
+    ("label", "partly labelled"): "log p(x) (x, y where y is known)",
+    ("conditional", "unlabelled"): "log p(x | c)",
+    ("labelled_condition", "all labelled"): "log p(x | y)",
+    ("two_conditions", "unlabelled"): "log p(x | a, b)",
+}
+
+
+@pytest.mark.parametrize("case", QUANTITIES)
+def test_log_marginal_names_what_it_estimates(case):
+    pair, kind = case
+    model, guide, batch = ALL_PAIRS[pair].make_batch()
+    result = ppvae.log_marginal(model, guide, ALL_PAIRS[pair].kinds(batch)[kind], num_particles=30)
+    assert result.quantity == QUANTITIES[case]
+    assert QUANTITIES[case] in repr(result)
+
+
+class LateNarrow(ppvae.Guide):
+    """Uniform on (0, 1), and on (0, .3) for data above a half."""
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(x.new_zeros(()), 1.0 - 0.7 * (x > 0.5).to(x)))
+
+
+class UniformModel(ppvae.Model):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def test_log_marginal_reads_the_bounds_of_every_datum():
+    x = torch.cat([torch.zeros(20), torch.ones(1)])
+    with pytest.raises(ppvae.ContractError, match=r"positive on \(0, 0.3\) alone"):
+        ppvae.log_marginal(UniformModel(), LateNarrow(), x, num_particles=30)

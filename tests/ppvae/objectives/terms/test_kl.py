@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ppvae
-from tests.catalogue import LABELS
+from tests.catalogue import LABELS, PAIRS
 from tests.ppvae.objectives.estimates import distortion_and_rate, particles_of
 
 
@@ -113,3 +113,9 @@ def test_term_of_the_rate_refuses_a_site_that_the_pair_does_not_have(term):
 def test_term_of_the_rate_refuses_weights_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_kl_weight_refuses_the_observed_site():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    with pytest.raises(ppvae.ContractError, match="'rate/x' to replace"):
+        (ppvae.ELBO() + ppvae.KLWeight(2.0, site="x")).loss(model, guide, x)

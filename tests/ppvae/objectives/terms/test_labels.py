@@ -186,3 +186,13 @@ def test_term_of_the_label_takes_all_known_labels_of_a_batch_at_their_word():
     model, guide, x = PAIRS["label"].make()
     batch = as_batch(x, LABELS.clamp(min=0))
     assert ppvae.ClassifierLoss(1.0).penalty(ppvae.draw(model, guide, batch)).shape == (len(x),)
+
+
+def test_labelled_weight_is_applied_after_all_other_terms():
+    model, guide, x = PAIRS["label"].make()
+    terms = ppvae.LabelledWeight(0.1), ppvae.ClassifierLoss(5.0)
+    losses = []
+    for one, other in (terms, terms[::-1]):
+        torch.manual_seed(0)
+        losses.append((ppvae.ELBO() + one + other).loss(model, guide, x, LABELS.clamp(min=0)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
