@@ -264,7 +264,7 @@ def test_latent_statistics_count_rows_over_all_blocks():
 @pytest.mark.parametrize(
     "run",
     [
-        lambda model, guide, x, y: ppvae.ais(model, x, y),
+        lambda model, guide, x, y: ppvae.ais(model, x, y, annealing=ppvae.Annealing(temperatures=10, chains=2)),
         lambda model, guide, x, y: sample(model, len(x), y),
         ppvae.latent_statistics,
         inference_data,

@@ -60,13 +60,16 @@ def test_nothing_is_printed_where_it_is_not_active():
 
 
 def test_printed_leaves_small_parts_and_numbers_below_others_to_the_file():
-    parts = {"a": 1.0, "b": -50.0, "c": 3.0, "d": 20.0, "e": 0.1}
+    parts = {"a": 1.0, "b": -50.0, "c": 3.0, "d": 20.0, "e": 0.1, "f": 2.0, "g": 4.0}
     row = {"epoch": 1, "step": 2, "loss": 9.0, **parts, "critic/z": 1.0, "validation_loss": 8.0, "validation/a": 1.0}
     assert printed({**row, "accuracy": 0.5}, parts) == [
         "loss 9",
         "validation_loss 8",
         "accuracy 0.5",
+        "a 1",
         "b -50",
         "c 3",
         "d 20",
+        "f 2",
+        "g 4",
     ]

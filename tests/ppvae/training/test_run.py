@@ -151,7 +151,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_run_continues_bit_for_bit(n
     whole = run(objective=ppvae.ELBO(), run_dir=tmp_path / "whole", **options)
     before = signal.getsignal(number)
     with pytest.raises(ppvae.Interrupted, match=rf"{number.name} at step 8 .epoch 2.*Resume") as stop:
-        run(objective=_SignalAt(number, at=8), run_dir=tmp_path / "cut", **options)
+        run(objective=_SignalAt(number, at=9), run_dir=tmp_path / "cut", **options)
     assert stop.value.signal_number == number
     assert signal.getsignal(number) is before
     as_run_of(tmp_path / "cut", tmp_path / "whole")
