@@ -24,7 +24,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppvae.engine import checks
+from ppvae.engine import checks, data_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import first_parameter
@@ -190,10 +190,10 @@ def check_batch(model: Any, guide: Any, batch: Batch) -> None:
     """
     checks.check_parameters(model, guide)
     checks.check_partners(model, guide)
-    checks.check_conditions((model, guide), batch)
+    data_checks.check_conditions((model, guide), batch)
     strangers = pyro.settings.context(validate_poutine=False)  # checks.run reports a pyro.param of no module
     with evaluation_mode(model, guide, device=batch.x.device), strangers:
-        checks.check_label_range(model, batch)
+        data_checks.check_label_range(model, batch)
         for part in batch.kinds():
             _check_form(model, guide, part)
         checks.check_densities(model, guide, batch)
@@ -203,8 +203,8 @@ def _check_form(model: Any, guide: Any, batch: Batch) -> None:
     """Check the pair as it is called with every label known, or with none."""
     prior = checks.run("model", model, batch)
     checks.check_observes(prior)
-    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], batch.x)
-    checks.check_support(prior.nodes[OBSERVED]["fn"], batch.x)
+    data_checks.check_event_shape(prior.nodes[OBSERVED]["fn"], batch.x)
+    data_checks.check_support(prior.nodes[OBSERVED]["fn"], batch.x)
     guide_trace = checks.run("guide", guide, batch)
     checks.check_guide_sites(guide_trace, label_given=batch.label is not None)
     checks.check_match(prior, guide_trace)

@@ -7,7 +7,7 @@ from typing import Any
 import pyro
 import torch
 
-from ppvae.engine import checks
+from ppvae.engine import checks, data_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.contract import check_batch
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
@@ -66,7 +66,7 @@ def evaluation(
         batch = as_batch(data, y, given, None if parameter is None else parameter.dtype)
     batch = batch if parameter is None else batch.to(device)
     of_the_other = not given and (model is None or guide is None)  # a Dataset has the conditions of the whole pair
-    checks.check_conditions(modules, batch, allow_others=of_the_other)
+    data_checks.check_conditions(modules, batch, allow_others=of_the_other)
     with evaluation_mode(*modules, device=device):
         check_all(model, guide, batch, simulate)
     with evaluation_mode(*modules, device=device, seed=seed), pyro.validation_enabled(False):
@@ -93,7 +93,7 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         for part in few.kinds():
             checks.run("guide", guide, part)
         return
-    checks.check_label_range(model, batch)
+    data_checks.check_label_range(model, batch)
     if simulate:
         few = _drawn(model, few)
     if guide is None:
@@ -106,15 +106,15 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
     _check_precision(sites)
     if not simulate:
         likelihood = _likelihood(model, few.kinds()[0].rows(slice(0, 1)))
-        checks.check_event_shape(likelihood, batch.x)
-        checks.check_support(likelihood, batch.x)
+        data_checks.check_event_shape(likelihood, batch.x)
+        data_checks.check_support(likelihood, batch.x)
 
 
 def _drawn(model: Any, few: Batch) -> Batch:
     """Data that the model draws, with the labels and conditions of ``few``."""
     prior = checks.run("model", model, few)
     checks.check_observes(prior)
-    checks.check_event_shape(prior.nodes[OBSERVED]["fn"], few.x)
+    data_checks.check_event_shape(prior.nodes[OBSERVED]["fn"], few.x)
     return Pair(model, None).simulate(few)[0]
 
 
@@ -123,8 +123,8 @@ def _check_model(model: Any, few: Batch) -> None:
     for part in few.kinds():
         prior = checks.run("model", model, part)
         checks.check_observes(prior)
-        checks.check_event_shape(prior.nodes[OBSERVED]["fn"], part.x)
-        checks.check_support(prior.nodes[OBSERVED]["fn"], part.x)
+        data_checks.check_event_shape(prior.nodes[OBSERVED]["fn"], part.x)
+        data_checks.check_support(prior.nodes[OBSERVED]["fn"], part.x)
         checks.check_plates("model", prior, len(part))
         checks.check_reads_no_data(model, part, prior, prior)
 

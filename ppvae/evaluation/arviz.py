@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppvae.engine.batch import Array, Batch, HasBatch
-from ppvae.engine.checks import check_weights
+from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import LABEL, OBSERVED

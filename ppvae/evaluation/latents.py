@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from ppvae.engine.batch import Array, Batch, HasBatch
-from ppvae.engine.checks import check_weights
+from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ppvae.data import Dataset, LazyImages
 from ppvae.engine.batch import Batch
-from ppvae.engine.checks import check_label_range, check_support
 from ppvae.engine.contract import check_batch
+from ppvae.engine.data_checks import check_label_range, check_support
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair
 from ppvae.engine.tracing import OBSERVED, distribution_at

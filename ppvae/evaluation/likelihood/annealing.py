@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ppvae.engine.batch import Array, Batch, HasBatch
-from ppvae.engine.checks import check_weights
+from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness, frozen
 from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, BidirectionalEstimate

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ppvae.engine.batch import Array, Batch, HasBatch
-from ppvae.engine.checks import check_weights
 from ppvae.engine.contract import AmortizedGuide, is_amortized
+from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.engine.batch import Array, Batch, HasBatch
-from ppvae.engine.checks import check_weights
 from ppvae.engine.contract import AmortizedGuide
+from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair

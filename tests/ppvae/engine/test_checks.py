@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch import nn
 
 import ppvae
-from ppvae.engine import checks
+from ppvae.engine import data_checks
 from ppvae.guides import MeanFieldGaussian, Refined
 from ppvae.models import LinearGaussian, VampPrior
 from ppvae.nn import MLP
@@ -139,11 +139,11 @@ def test_check_pair_names_the_row_of_a_weight_that_is_not_finite():
 def test_check_weights_names_the_first_row_without_a_finite_sum():
     log_weight = torch.zeros(2, 4)
     log_weight[0, 1] = -torch.inf  # one weight of 0 is no fault
-    checks.check_weights(log_weight)
+    data_checks.check_weights(log_weight)
     log_weight[:, 2] = -torch.inf
     log_weight[1, 3] = torch.nan
     with pytest.raises(ppvae.ContractError, match="got -inf for 2 of 4 data, the first at row 12"):
-        checks.check_weights(log_weight, first_row=10)
+        data_checks.check_weights(log_weight, first_row=10)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pyro import distributions as dist
 from torch import nn
 
 import ppvae
-from ppvae.engine import checks
+from ppvae.engine import data_checks
 from ppvae.engine.batch import as_batch
 from ppvae.guides import LabelGuide, MeanFieldGaussian
 from ppvae.models import GaussianVAE, LinearGaussian
@@ -71,7 +71,7 @@ def test_check_pair_names_the_first_row_and_the_values_outside_the_likelihood(va
 def test_check_support_counts_rows_from_where_the_block_begins():
     likelihood = dist.Uniform(torch.zeros(4, 2), torch.ones(4, 2)).to_event(1)
     with pytest.raises(ppvae.ContractError, match="row 103"):
-        checks.check_support(likelihood, torch.tensor([[0.5, 0.5]] * 3 + [[0.5, 7.0]]), first_row=100)
+        data_checks.check_support(likelihood, torch.tensor([[0.5, 0.5]] * 3 + [[0.5, 7.0]]), first_row=100)
 
 
 def test_check_support_accepts_nan_where_elements_may_be_missing():
@@ -165,7 +165,9 @@ def test_check_conditions_names_what_is_missing_and_what_nobody_takes():
 
 
 def test_check_conditions_accepts_any_name_where_a_function_takes_them_all():
-    checks.check_conditions([lambda x, y=None, **given: None], as_batch(torch.zeros(2), given={"c": torch.zeros(2)}))
+    data_checks.check_conditions(
+        [lambda x, y=None, **given: None], as_batch(torch.zeros(2), given={"c": torch.zeros(2)})
+    )
 
 
 # the model reads no data
