@@ -161,6 +161,18 @@ def _sums(objective: Any, model: Any, guide: Any, batch: Batch, step: int | None
     if isinstance(objective, Objective):
         parts = objective.parts(objective.particles(Pair(model, guide), batch, step))
         return {name: part.sum() if part.dim() else part * len(batch) for name, part in parts.items()}
+    return {LOSS: torch.as_tensor(call_estimator(objective.loss, model, guide, batch))}
+
+
+def call_estimator(method: Any, model: Any, guide: Any, batch: Batch) -> Any:
+    """What a method of one of Pyro's estimators gives for a batch: known labels by place, conditions by name.
+
+    Example:
+
+        >>> from ppvae.engine.batch import as_batch
+        >>> call_estimator(lambda model, guide, x: len(x), None, None, as_batch(torch.zeros(3, 2)))
+        3
+    """
     given = {name: value for function in (model, guide) for name, value in arguments(function, batch)[1].items()}
     labels = () if batch.label is None else (batch.label,)
-    return {LOSS: torch.as_tensor(objective.loss(model, guide, batch.x, *labels, **given))}
+    return method(model, guide, batch.x, *labels, **given)

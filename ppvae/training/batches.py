@@ -104,7 +104,7 @@ def _slice(order: Tensor, step: int, size: int) -> Tensor:
 
 
 def _order(rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """The first ``length`` rows of as many whole shuffles as it takes."""
+    """``length`` rows: whole shuffles one after the other, the last one cut."""
     if length == 0:
         return rows[:0]
     shuffles = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-length // len(rows)))]

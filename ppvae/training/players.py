@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ppvae.engine.batch import Batch
 from ppvae.engine.pair import Pair
 from ppvae.engine.player import Optimizer, Player, Turn
-from ppvae.engine.tracing import arguments
 from ppvae.errors import ContractError
+from ppvae.evaluation.loss import call_estimator
 from ppvae.objectives.base import Objective, Parts, unused
 
 PAIR = "pair"  # the name of the player that is the pair
@@ -148,9 +148,7 @@ class StockLoss:
         return loss
 
     def _of(self, function: Any, batch: Batch) -> Any:
-        given = {name: value for fn in (self.model, self.guide) for name, value in arguments(fn, batch)[1].items()}
-        labels = () if batch.label is None else (batch.label,)
-        return function(self.model, self.guide, batch.x, *labels, **given)
+        return call_estimator(function, self.model, self.guide, batch)
 
     def _by_gradients(self, batches: list[Batch], rows: int) -> tuple[list[Any], Tensor]:
         """The losses, and their mean as a scalar with the gradient that ``loss_and_grads`` leaves in ``.grad``.

@@ -120,7 +120,7 @@ def test_log_power_mean_keeps_its_digits_whatever_the_weights(power, weights, dt
 
 @pytest.mark.parametrize("power", [2.0, 0.5, 1e-4, -1e-4, -1.0])
 def test_log_power_mean_has_a_finite_gradient_where_the_mean_is_finite(power):
-    least = -torch.inf if power > 0 else -400.0  # a weight of 0 has no part in the gradient
+    least = -torch.inf if power > 0 else -400.0  # a weight of 0 adds nothing to the gradient
     log_weight = torch.tensor([[least, 1.0], [0.3, 2.0], [1.0, -5.0]], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(log_power_mean(log_weight, power).sum(), log_weight)
     share = (power * log_weight).softmax(0)
