@@ -106,8 +106,8 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-def require_count(name: str, value: Any) -> int:
-    """A whole number of at least 1, numpy's included, as an int. Raises ValueError or TypeError for anything else.
+def require_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least ``least``, numpy's included, as an int. Raises ValueError or TypeError otherwise.
 
     Example:
 
@@ -118,6 +118,6 @@ def require_count(name: str, value: Any) -> int:
         count = value.__index__()
     except AttributeError:
         raise TypeError(f"expected {name} to be a whole number, got {value!r}") from None
-    if count < 1:
-        raise ValueError(f"expected {name} of at least 1, got {count}")
+    if count < least:
+        raise ValueError(f"expected {name} of at least {least}, got {count}")
     return count

@@ -1,5 +1,7 @@
 """Gaussians over vectors."""
 
+from collections.abc import Sequence
+
 import torch
 from pyro import distributions as dist
 from torch import Tensor
@@ -34,3 +36,31 @@ def diagonal_normal(features: Tensor) -> dist.TorchDistribution:
         raise ValueError(f"expected an even number of features, means then log scales, got {features.shape[-1]}")
     loc, log_scale = features.chunk(2, -1)
     return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+
+class FullGaussian(dist.MultivariateNormal):
+    """N(loc, L L') of each of B data, with one matrix product for all draws.
+
+    Args:
+        loc: shape (B, D).
+        scale_tril: L, lower triangular with a positive diagonal, shape (B, D, D).
+
+    Example:
+
+        >>> q = FullGaussian(torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2))
+        >>> q.at(torch.ones(5, 3, 2)).shape, q.sample((5,)).shape
+        (torch.Size([5, 3, 2]), torch.Size([5, 3, 2]))
+    """
+
+    def __init__(self, loc: Tensor, scale_tril: Tensor):
+        super().__init__(loc, scale_tril=scale_tril, validate_args=False)
+
+    def at(self, e: Tensor) -> Tensor:
+        """loc + L e, for standard normal e of shape (draws, B, D) or (B, D)."""
+        return self.loc + torch.einsum("bij,...bj->...bi", self.scale_tril, e)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, shape (*sample_shape, B, D)."""
+        shape = self._extended_shape(tuple(sample_shape))
+        e = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.at(e.reshape(-1, *self.loc.shape)).reshape(shape)

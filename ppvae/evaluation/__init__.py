@@ -7,10 +7,12 @@ from ppvae.evaluation.generation import reconstruct, sample
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latent_traversals import traversals
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
-from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, BidirectionalEstimate
+from ppvae.evaluation.likelihood import proposals
+from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, AnnealingCheck, BidirectionalEstimate
 from ppvae.evaluation.likelihood.annealing import Annealing, ais, bdmc
-from ppvae.evaluation.likelihood.importance import LogMarginal, log_marginal
+from ppvae.evaluation.likelihood.importance import log_marginal
 from ppvae.evaluation.likelihood.inference_gaps import Ascent, Gaps, gaps
+from ppvae.evaluation.likelihood.marginal import LogMarginal, Weights
 from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.simulated import Calibration, UpperBound, calibration, upper_bound
 from ppvae.evaluation.loss import evaluate_loss, evaluate_parts
@@ -18,6 +20,7 @@ from ppvae.evaluation.loss import evaluate_loss, evaluate_parts
 __all__ = [
     "AnnealedEstimate",
     "Annealing",
+    "AnnealingCheck",
     "Ascent",
     "BidirectionalEstimate",
     "Calibration",
@@ -26,6 +29,7 @@ __all__ = [
     "LatentStatistics",
     "LogMarginal",
     "UpperBound",
+    "Weights",
     "accuracy",
     "ais",
     "bdmc",
@@ -42,6 +46,7 @@ __all__ = [
     "log_marginal",
     "pareto_khat",
     "predict",
+    "proposals",
     "reconstruct",
     "sample",
     "traversals",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ppvae.engine.batch import Batch
 from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.likelihood.annealed import AnnealedEstimate
-from ppvae.evaluation.likelihood.importance import LogMarginal
 from ppvae.evaluation.likelihood.inference_gaps import Gaps
+from ppvae.evaluation.likelihood.marginal import LogMarginal
 from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 if TYPE_CHECKING:

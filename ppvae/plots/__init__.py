@@ -3,10 +3,11 @@
 from ppvae.plots.codes import confusion, latent_space, mutual_information_heatmap
 from ppvae.plots.images import animate, image_grid, traversal_grid
 from ppvae.plots.learning import learning_curves
-from ppvae.plots.series import curves, dots_with_errors, scatter, stacked_bars
+from ppvae.plots.series import bounds, curves, dots_with_errors, scatter, stacked_bars
 
 __all__ = [
     "animate",
+    "bounds",
     "confusion",
     "curves",
     "dots_with_errors",

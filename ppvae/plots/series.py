@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ppvae.plots.colours import distinct_colours
 
@@ -100,6 +101,51 @@ def curves(x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: s
     return figure
 
 
+def bounds(by_particles: Mapping[int, Tensor], log_p: Tensor, simulation_error: float, label: str) -> Figure:
+    """The mean bound of a guide by its number of particles, and the mean of log p(x) as a line.
+
+    The bars are one standard error of the mean distance to log p(x) over the data, sd(log p(x) - bound) / sqrt(B). The
+    errors of the two means over the data are far larger, but nearly equal, and they cancel in the distance. The band is
+    one simulation error of log p(x) on each side.
+
+    Args:
+        by_particles: bounds of the data, shape (B,), by number of particles; nats.
+        log_p: log p(x) of the same data, shape (B,); nats.
+        simulation_error: Monte Carlo standard error of the mean of ``log_p``; nats. NaN draws no band.
+        label: name of ``log_p``, such as "log p(x)" or "lower bound on log p(x)".
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.plots import bounds
+        >>> log_p = torch.tensor([-2.0, -1.0])
+        >>> figure = bounds({1: log_p - 1, 10: log_p - 0.3}, log_p, simulation_error=0.1, label="log p(x)")
+        >>> figure.axes[0].get_xscale(), figure.axes[0].get_ylabel()
+        ('log', 'nats per datum, mean of 2')
+    """
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    counts, values = list(by_particles), [bound.double() for bound in by_particles.values()]
+    mean = log_p.double().mean().item()
+    axes.axhline(mean, color="C1", label=f"{label}; band: simulation error")
+    axes.axhspan(mean - simulation_error, mean + simulation_error, color="C1", alpha=0.3, linewidth=0)
+    axes.errorbar(
+        counts,
+        [bound.mean().item() for bound in values],
+        yerr=[_error_over_data(log_p - bound) for bound in values],
+        fmt="o-",
+        capsize=3,
+        color="C0",
+        label="guide's bound; bars: standard error of its distance from the line",
+    )
+    axes.set(xscale="log", xlabel="particles", ylabel=f"nats per datum, mean of {len(log_p)}")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center")
+    return figure
+
+
 def scatter(points: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_labels: Sequence[str]) -> Figure:
     """One panel for each y, with one point for each row of each name.
 
@@ -131,3 +177,8 @@ def scatter(points: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_lab
 def _coloured(series: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], np.ndarray]]:
     """The items of a mapping, each with a colour of its own."""
     return zip(series.items(), distinct_colours(len(series)), strict=True)
+
+
+def _error_over_data(values: Tensor) -> float:
+    """Standard error of the mean, sd / sqrt(B); 0 for a single one."""
+    return (values.std() / len(values) ** 0.5).item() if len(values) > 1 else 0.0

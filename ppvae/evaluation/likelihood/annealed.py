@@ -1,5 +1,6 @@
 """Estimates of log p(x) by annealing, the results of :mod:`ppvae.evaluation.likelihood.annealing`."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -36,6 +37,32 @@ class AnnealedEstimate(PerDatum):
             f"AnnealedEstimate(log p(x) {self.mean:.3f} nats, simulation error {self.simulation_error:.3f}, sampling "
             f"error {self.sampling_error:.3f} over {len(self.value)} data; {len(self.log_weight)} chains, acceptance "
             f"{self.acceptance.mean():.2f})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AnnealingCheck(PerDatum):
+    """Another estimate of log p(x) less the one of annealed importance sampling from the prior, datum by datum; nats.
+
+    A mean that is below zero by more than two errors: the other estimate misses a part of the posterior.
+
+    Example:
+
+        >>> import torch
+        >>> AnnealingCheck(torch.tensor([-1.4, -1.2]), torch.tensor([0.1, 0.1]))
+        AnnealingCheck(-1.300 +- 0.100 nats from AIS over 2 data, too low)
+    """
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean difference: over data, or of the simulation where that is larger."""
+        over_data = self.sampling_error
+        return max(self.simulation_error, 0.0 if math.isnan(over_data) else over_data)
+
+    def __repr__(self) -> str:
+        verdict = "too low" if self.mean < -2 * self.error else "too high" if self.mean > 2 * self.error else "agrees"
+        return (
+            f"AnnealingCheck({self.mean:.3f} +- {self.error:.3f} nats from AIS over {len(self.value)} data, {verdict})"
         )
 
 

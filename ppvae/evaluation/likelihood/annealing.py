@@ -167,7 +167,7 @@ def bdmc(
             run = _Run(path, annealing, _pilot(path, annealing, progress), progress)
             lower = run.forward(path.start(), "forward")
             exact = {name: value.expand(annealing.chains, *value.shape[1:]) for name, value in values.items()}
-            upper = run.backward(path.unconstrained(exact), "backward")
+            upper = run.backward(path.coordinates.unconstrained(exact), "backward")
     return BidirectionalEstimate(lower, upper, batch.x)
 
 

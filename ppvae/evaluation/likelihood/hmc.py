@@ -33,20 +33,27 @@ def hmc_step(log_density: LogDensity, u: Tensor, step_size: Tensor, leapfrog_ste
     """
     step = step_size.unsqueeze(-1)
     momentum = torch.randn_like(u)
-    density, gradient = _with_gradient(log_density, u)
+    density, gradient = with_gradient(log_density, u)
     start = density - 0.5 * momentum.square().sum(-1)
     proposal, velocity = u, momentum
     for _ in range(leapfrog_steps):
         velocity = velocity + 0.5 * step * gradient
         proposal = proposal + step * velocity
-        density, gradient = _with_gradient(log_density, proposal)
+        density, gradient = with_gradient(log_density, proposal)
         velocity = velocity + 0.5 * step * gradient
     log_ratio = density - 0.5 * velocity.square().sum(-1) - start
     accepted = (torch.rand_like(log_ratio).log() < log_ratio) & density.isfinite()  # False where the ratio is NaN
     return torch.where(accepted.unsqueeze(-1), proposal, u), accepted
 
 
-def _with_gradient(log_density: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
+def with_gradient(log_density: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
+    """log_density(u) and its gradient, of the shapes (chains, B) and (chains, B, D), neither with a graph.
+
+    Example:
+
+        >>> with_gradient(lambda u: -0.5 * u.square().sum(-1), torch.ones(1, 1, 2))
+        (tensor([[-1.]]), tensor([[[-1., -1.]]]))
+    """
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         density = log_density(u)

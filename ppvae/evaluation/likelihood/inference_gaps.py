@@ -22,7 +22,8 @@ from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
-from ppvae.evaluation.likelihood.importance import LogMarginal, encode, estimate, share_of_bad
+from ppvae.evaluation.likelihood.importance import encode, estimate
+from ppvae.evaluation.likelihood.marginal import Weights, share_of_bad
 from ppvae.evaluation.likelihood.per_datum import PerDatum
 from ppvae.evaluation.progress import blocks, tracked
 from ppvae.evaluation.requirements import require_amortized
@@ -254,11 +255,11 @@ def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, as
     return torch.stack(plateau).mean(0)
 
 
-def _estimate(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> LogMarginal:
+def _estimate(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> Weights:
     return estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, PAIRS)
 
 
-def elbo_of(marginal: LogMarginal) -> Bound:
+def elbo_of(marginal: Weights) -> Bound:
     """The evidence lower bound of each datum, mean of log w, with its standard error.
 
     Example:

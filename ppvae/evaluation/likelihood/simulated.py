@@ -116,7 +116,9 @@ def upper_bound(
         joint, posterior = pair.model_at(batch, values, 1), pair.guide_at(batch, values, 1)
         exact = (_log_density(joint) - _log_density(posterior))[0].cpu()
     check_weights(exact)
-    others = log_marginal(model, guide, batch, num_particles=num_particles - 1, seed=seed + 1, keep_weights=False).value
+    others = log_marginal(
+        model, guide, batch, proposal=None, num_particles=num_particles - 1, seed=seed + 1, keep_weights=False
+    ).value
     value = torch.logaddexp(exact, others + math.log(num_particles - 1)) - math.log(num_particles)
     return UpperBound(value, others, batch.x)
 
