@@ -13,6 +13,9 @@ steps.
     python experiments/frozen_decoder.py
     python experiments/frozen_decoder.py --guides mean-field planar --gap-images 0
 
+log p(x) is estimated once for all guides, by weights of a Gaussian that is fitted to the posterior of each image,
+starting from the guide with the highest bound. On the images of the gaps annealed importance sampling is the check.
+
 A finished training is not repeated; an interrupted one is resumed. Writes to the run folder: a folder for each
 training, comparison.json, gaps.json, comparison.png, gaps.png.
 """
@@ -116,7 +119,9 @@ def gap_figure(comparison: ppvae.Comparison) -> Figure:
     }
     means = {part: [gap.mean for gap in gaps] for part, gaps in found.items()}
     errors = {part: [gap.simulation_error for gap in gaps] for part, gaps in found.items()}
-    return plots.stacked_bars(list(comparison.rows), means, "nats below log p(x)", errors)
+    bound = any(record["log_p_is_lower_bound"] for record in comparison.records().values())
+    label = f"nats below {'a lower bound on ' * bound}log p(x)"
+    return plots.stacked_bars(list(comparison.rows), means, label, errors)
 
 
 if __name__ == "__main__":

@@ -62,13 +62,14 @@ def shared(settings: Run) -> dict:
 
 def print_table(reports: list[dict]) -> None:
     counts = sorted({report["labels"] for report in reports})
-    table = Table("test accuracy", *(f"{count} labels" for count in counts))
+    caption = "≥: the log p(x) of at least one run is a lower bound (k-hat is bad for more than 5% of its images)"
+    table = Table("test accuracy", *(f"{count} labels" for count in counts), caption=caption)
     for name, row in PUBLISHED.items():
         table.add_row(name, *(f"{row[count]:.3f}" if count in row else "" for count in counts))
     for kind in sorted({kind_of(report) for report in reports}):
         cells = [[r for r in reports if kind_of(r) == kind and r["labels"] == count] for count in counts]
         table.add_row(kind, *(spread([r["test_accuracy"] for r in cell], ".4f") for cell in cells))
-        table.add_row("  test NLL, nats", *(spread([r["test_nll"] for r in cell], ".2f") for cell in cells))
+        table.add_row("  test log p(x), nats", *map(log_p, cells))
         seconds = (spread([r["training_seconds"] for r in cell], ".0f") for cell in cells)
         table.add_row("  seconds of training", *seconds)
     Console().print(table)
@@ -85,6 +86,12 @@ def changed(report: dict) -> str:
     """The other settings that differ from their defaults."""
     others = ("alpha", "batch_size", "labelled_per_step", "learning_rate", "smoke")
     return "".join(f", {n} {report[n]}" for n in others if report[n] != getattr(Run(), n))
+
+
+def log_p(reports: list[dict]) -> str:
+    """log p(x) of runs; marked if it is a lower bound for any of them."""
+    mark = "≥ " * any(report["test_log_p_is_lower_bound"] for report in reports)
+    return mark + spread([report["test_log_p"] for report in reports], ".2f")
 
 
 def spread(values: list[float], form: str) -> str:

@@ -255,6 +255,7 @@ class Estimator:
         discrete_only: whether a guide of enumerated latents alone learns.
         scores: whether it needs a guide with ``log_prob`` at arbitrary values.
         classifies: whether it reads q(y | x) where labels are known.
+        generates: whether it reads q(y | x) of labels that the model draws.
         reads: what it reads of q(z | x): "draws", "moments" or "product".
         draws_prior: whether a trainable prior must have reparameterised draws.
     """
@@ -266,6 +267,7 @@ class Estimator:
     discrete_only: bool = True
     scores: bool = False
     classifies: bool = False
+    generates: bool = False
     reads: str | None = None
     draws_prior: bool = False
 
@@ -273,6 +275,8 @@ class Estimator:
         """Whether the pair has what the objective needs."""
         guide, prior = pair.guide(), getattr(pair.model(), "prior", None)
         gives = GIVES.get(type(guide).__name__, ())
+        if self.generates and not pair.labelled:
+            return False
         if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
             return False
         return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
@@ -312,6 +316,7 @@ OBJECTIVES: dict[str, Estimator] = {
     "semi_supervised_iwae": Estimator(
         lambda: ppvae.IWAE(num_particles=3) + ppvae.ClassifierLoss(alpha=2.0), discrete_only=False, classifies=True
     ),
+    "generated_labels": Estimator(lambda: ppvae.ELBO() + ppvae.GeneratedLabels(2.0), generates=True),
     "beta_vae": Estimator(lambda: ppvae.beta_vae(4.0)),
     "annealed_vae": Estimator(lambda: ppvae.ELBO() + ppvae.Capacity(0.5, gamma=10.0)),
     "info_vae": Estimator(lambda: ppvae.info_vae(0.5, 10.0), reads="draws", draws_prior=True),

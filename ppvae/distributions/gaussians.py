@@ -64,3 +64,7 @@ class FullGaussian(dist.MultivariateNormal):
         shape = self._extended_shape(tuple(sample_shape))
         e = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.at(e.reshape(-1, *self.loc.shape)).reshape(shape)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.MultivariateNormal:
+        """The same Gaussians with more batch dimensions."""
+        return dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril, validate_args=False).expand(batch_shape)

@@ -72,6 +72,10 @@ class Batch:
         given = {name: function(column) for name, column in self.given.items()}
         return Batch(function(self.x), None if self.y is None else function(self.y), given, self.all_known)
 
+    def unlabelled(self) -> "Batch":
+        """The same data and conditions without labels."""
+        return Batch(self.x, None, self.given)
+
     def with_x(self, x: Tensor) -> "Batch":
         """The same labels and conditions with other data."""
         return replace(self, x=x)

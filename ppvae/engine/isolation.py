@@ -8,7 +8,7 @@ the modules alone.
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyro
 import torch
 from pyro.nn.module import _Context
 from torch import nn
+from torch.func import functional_call
 
 SEEDS = 2**63  # of torch's generators
 _LOCK = threading.RLock()  # Pyro's handlers, store and settings belong to the process, not to a thread
@@ -161,6 +162,20 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
+
+
+def with_own_statistics(module: Any) -> Callable[..., Any]:
+    """The model or guide with copies of its buffers, so that batch statistics move once a step and not once a run.
+
+    Example:
+
+        >>> norm = nn.BatchNorm1d(2)
+        >>> _ = with_own_statistics(norm)(torch.ones(3, 2))
+        >>> norm.running_mean
+        tensor([0., 0.])
+    """
+    statistics = {name: buffer.clone() for part in _modules((module,)) for name, buffer in part.named_buffers()}
+    return (lambda *args, **given: functional_call(module, statistics, args, given)) if statistics else module
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The pair: the model and the guide, and the only place where either is run."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,10 +9,9 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
-from ppvae.engine.isolation import evaluating, frozen, isolated
+from ppvae.engine.isolation import evaluating, frozen, isolated, with_own_statistics
 from ppvae.engine.noise import Noise
 from ppvae.engine.particles import Draws, Particles
 from ppvae.engine.requirements import (
@@ -146,6 +145,16 @@ class Pair:
         x = latents.pop(OBSERVED).value.expand(1, *batch.x.shape)[0].to(batch.x.dtype)
         return Batch(x, None, batch.given) if LABEL in latents else batch.with_x(x), latents
 
+    def generated(self, batch: Batch) -> dict[str, Site]:
+        """The model's sites at one draw of all its latents from the prior for each datum, (1, B), "x" at the data.
+
+        Labels are drawn too. The model runs in evaluation mode, and every draw that is reparameterised has a gradient.
+        """
+        unlabelled = batch.unlabelled()
+        with evaluating(self.model):
+            traced = trace(with_own_statistics(self.model), arguments(self.model, unlabelled), 1)
+        return sites_of("model", traced, 1, len(batch))
+
     def prior(self, batch: Batch, num_particles: int) -> dict[str, Site]:
         """The model's sites at latents drawn from the prior, "x" at the data."""
         return sites_of(
@@ -222,7 +231,7 @@ class Replay:
     def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
         """The model's sites at the guide's draws and enumerated values. Raises ContractError for other latents."""
         values = {name: site.value for name, site in guide.items()} | draws
-        model = _with_own_statistics(self.pair.model) if self.ran else self.pair.model
+        model = with_own_statistics(self.pair.model) if self.ran else self.pair.model
         self.ran.append(True)
         with self.pair.store(), At(values):
             traced = trace(model, arguments(self.pair.model, self.batch), self.num_particles)
@@ -258,58 +267,83 @@ class Replay:
                 "expected particles with recorded noise, to score the guide again; make them by ppvae.draw or by the "
                 "objective's own particles(...)"
             )
-        if freeze and not isinstance(guide, nn.Module):
-            raise ContractError(
-                "expected the guide to be a PyroModule, so that its parameters can be held fixed while it is scored, "
-                f"got a {type(guide).__name__}; make it a class with forward, derived from ppvae.Guide"
-            )
         call = arguments(guide, self.batch)
-        held = frozen(guide) if freeze else nullcontext()
-        with self.pair.store(), held, self.noise.replayed(), At(draws, draw=True):
-            traced = trace_enumerated(_with_own_statistics(guide), call, self.num_particles)
+        with self.pair.store(), self._held(freeze), self.noise.replayed(), At(draws, draw=True):
+            traced = trace_enumerated(with_own_statistics(guide), call, self.num_particles)
             return scored(guide, self.guide_sites(traced))
 
-    def classify(self, site: str, noise: bool) -> TorchDistribution:
+    def classify(self, site: str, noise: bool, batch: Batch | None = None, freeze: bool = False) -> TorchDistribution:
         """q(site | x), batch shape (B,); without noise in evaluation mode.
+
+        Args:
+            site: of the guide.
+            noise: run the guide in its present mode.
+            batch: other data than those of the particles.
+            freeze: let no gradient into the guide's parameters.
 
         Raises:
             ContractError: the guide does not draw the site, or cannot be called without labels.
         """
-        guide, unlabelled = self.pair.guide, replace(self.batch, y=None, all_known=False)
+        guide, unlabelled = self.pair.guide, (self.batch if batch is None else batch).unlabelled()
+        with (
+            self._called_without_labels("guide", site),
+            self._held(freeze),
+            nullcontext() if noise else evaluating(guide),
+        ):
+            return distribution_at(with_own_statistics(guide), site, unlabelled, arguments(guide, unlabelled))
+
+    def generate(self, site: str) -> dict[str, Site]:
+        """The model's sites at one draw from the prior for each datum, (1, B), in evaluation mode, with gradient.
+
+        Raises:
+            ContractError: the model does not draw the site, or cannot be called without labels.
+        """
+        with self._called_without_labels("model", site):
+            sites = self.pair.generated(self.batch)
+        if site not in sites or sites[site].observed:
+            raise ContractError(
+                f"expected a model that draws site {site!r} when it is called without labels, got a "
+                f"{type(self.model).__name__} that draws {sorted(n for n, each in sites.items() if not each.observed)}"
+            )
+        return sites
+
+    @contextmanager
+    def _called_without_labels(self, role: str, site: str) -> Iterator[None]:
+        """In the pair's store; a failure on labelled data says that the model or the guide needs its labels."""
         try:
-            with self.pair.store(), nullcontext() if noise else evaluating(guide):
-                return distribution_at(_with_own_statistics(guide), site, unlabelled, arguments(guide, unlabelled))
+            with self.pair.store():
+                yield
         except (ContractError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             if self.batch.label is None:
                 raise
             raise ContractError(
-                f"expected a guide that draws site {site!r} when it is called without labels, got a "
-                f"{type(guide).__name__} that fails without them: {type(error).__name__}: {error}"
+                f"expected a {role} that draws site {site!r} when it is called without labels, got a "
+                f"{type(getattr(self.pair, role)).__name__} that fails without them: {type(error).__name__}: {error}"
             ) from error
+
+    def _held(self, freeze: bool) -> AbstractContextManager[None]:
+        """The guide's parameters held fixed, or not."""
+        guide = self.pair.guide
+        if freeze and not isinstance(guide, nn.Module):
+            raise ContractError(
+                "expected the guide to be a PyroModule, so that its parameters can be held fixed while it is scored, "
+                f"got a {type(guide).__name__}; make it a class with forward, derived from ppvae.Guide"
+            )
+        return frozen(guide) if freeze else nullcontext()
 
     def draws_for(self, batch: Batch) -> Draws:
         """One draw of each of the guide's latents for another batch, (enumeration..., 1, B, *event), no gradient."""
         guide = self.pair.guide
         with torch.no_grad(), self.pair.store():
-            nodes = sample_nodes(trace_enumerated(_with_own_statistics(guide), arguments(guide, batch), 1))
+            nodes = sample_nodes(trace_enumerated(with_own_statistics(guide), arguments(guide, batch), 1))
         return {name: node["value"] for name, node in nodes.items()}
 
     def score_simulated(self) -> dict[str, Site]:
         """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""
         with self.pair.store():
             return self.pair.simulated_guide(self.batch)
-
-
-def _with_own_statistics(guide: Any) -> Callable[..., Any]:
-    """The guide with copies of its buffers, so that batch statistics move once a step and not once a run."""
-    statistics = {name: buffer.clone() for name, buffer in guide.named_buffers()} if _is_module(guide) else {}
-    return (lambda *args, **given: functional_call(guide, statistics, args, given)) if statistics else guide
-
-
-def _is_module(candidate: Any) -> bool:
-    return isinstance(candidate, nn.Module)
 
 
 def first_parameter(*modules: Any) -> Tensor | None:
@@ -321,7 +355,7 @@ def first_parameter(*modules: Any) -> Tensor | None:
         torch.Size([4, 2])
     """
     for module in modules:
-        if _is_module(module):
+        if isinstance(module, nn.Module):
             for parameter in module.parameters():
                 if parameter.is_floating_point():
                     return parameter

@@ -59,8 +59,14 @@ class Source(Protocol):
     def score_guide(self, draws: Draws, freeze: bool) -> dict[str, Site]:
         """The guide's sites at given draws, under the same noise; ``freeze`` keeps gradients from its parameters."""
 
-    def classify(self, site: str, noise: bool) -> TorchDistribution:
-        """q(site | x), batch shape (B,); without noise in evaluation mode."""
+    def classify(self, site: str, noise: bool, batch: Batch | None = None, freeze: bool = False) -> TorchDistribution:
+        """q(site | x), batch shape (B,); without noise in evaluation mode.
+
+        ``batch`` has other data than the particles'. ``freeze`` keeps gradients from the guide's parameters.
+        """
+
+    def generate(self, site: str) -> dict[str, Site]:
+        """The model's sites at one draw of all latents from the prior for each datum, (1, B), with gradient."""
 
     def score_simulated(self) -> dict[str, Site]:
         """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -13,12 +13,13 @@ from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.comparison import Comparison, Row
-from ppvae.evaluation.likelihood.annealed import AnnealedEstimate
 from ppvae.evaluation.likelihood.annealing import Annealing, ais
+from ppvae.evaluation.likelihood.fitted import fittable
 from ppvae.evaluation.likelihood.importance import log_marginal
-from ppvae.evaluation.likelihood.inference_gaps import Ascent, Bound, gaps, tightest
+from ppvae.evaluation.likelihood.inference_gaps import Ascent, Gaps, local_bounds
+from ppvae.evaluation.likelihood.marginal import LogMarginal
 from ppvae.evaluation.likelihood.path import Path
-from ppvae.evaluation.likelihood.per_datum import PerDatum
+from ppvae.evaluation.likelihood.stages import Choice, require_choice
 from ppvae.evaluation.requirements import require_amortized, require_weights
 
 Pairs = Mapping[str, tuple[nn.Module, nn.Module]]
@@ -60,6 +61,7 @@ def compare_pairs(
     data: Batch | HasBatch | Array,
     y: Array | None = None,
     *,
+    proposal: Choice = "auto",
     num_particles: int = 1000,
     annealing: Annealing | None = None,
     ascent: Ascent | None = None,
@@ -69,10 +71,17 @@ def compare_pairs(
 ) -> Comparison:
     """Compare pairs, each with a model of its own, on the same data.
 
+    The weights of each guide give its own bounds, k-hat and effective sample size. log p(x) belongs to the model: it is
+    estimated once for all guides of one model, as :func:`ppvae.log_marginal` does, from the guide with the highest mean
+    bound of all particles. Gaps are distances from it.
+
     Args:
-        pairs: (model, guide) by name.
+        pairs: (model, guide) by name. Guides of the same model object share its log p(x).
         data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape), B at least 2.
         y: labels, shape (B,), -1 where unknown; or None.
+        proposal: of log p(x): "auto" fits one to every datum that the guide's weights leave in doubt; an object such
+            as :class:`ppvae.evaluation.proposals.FullRank` is fitted to every datum; with None log p(x) is the bound of
+            the best guide.
         num_particles: of the importance-weighted estimates, and of the gaps.
         annealing: settings of :func:`ais`, such as ``Annealing(temperatures=500)``; None leaves it out.
         ascent: settings of :func:`gaps`, ``Ascent()`` for its defaults; None leaves them out.
@@ -81,8 +90,10 @@ def compare_pairs(
         given: conditions of B rows each.
 
     Raises:
-        ContractError: with the pair's name, where a guide and its model disagree about the latents, or where q is no
-            density over the prior's whole space; before anything is estimated.
+        ContractError: with the pair's name, where a guide and its model disagree about the latents, where q is no
+            density over the prior's whole space, or where a requested proposal cannot be fitted, before anything is
+            estimated; where the weights of a datum have no finite sum.
+        TypeError: ``proposal`` is none.
         ValueError: there is no pair, or fewer than two data.
 
     Example:
@@ -96,47 +107,53 @@ def compare_pairs(
         >>> list(found.records())
         ['one', 'two']
     """
-    batch = _checked(pairs, (data, y, given), seed, annealing, ascent)
+    require_choice(proposal)
+    settings = _Settings(proposal, num_particles, annealing, ascent, seed, progress)
+    batch = _checked(pairs, (data, y, given), settings)
     rows: dict[str, Row] = {}
-    annealed: dict[int, AnnealedEstimate] = {}  # by model: guides of one model share it
-    for name, (model, guide) in pairs.items():
-        started = time.perf_counter()
-        marginal = log_marginal(model, guide, batch, num_particles=num_particles, seed=seed, progress=progress)
-        seconds = time.perf_counter() - started
-        if annealing is not None and id(model) not in annealed:
-            annealed[id(model)] = ais(model, batch, annealing=annealing, seed=seed, progress=progress)
-        found = None
-        if ascent is not None:
-            amortized = require_amortized(guide)
-            found = gaps(
-                model, amortized, batch, num_particles=num_particles, ascent=ascent, seed=seed, progress=progress
-            )
-        rows[name] = Row(marginal, annealed.get(id(model)), found, seconds)
-    return Comparison(_on_common_ground(rows, pairs), dict(pairs), batch)
+    for model in {id(model): model for model, _ in pairs.values()}.values():
+        guides = {name: guide for name, (other, guide) in pairs.items() if other is model}
+        rows |= _rows(model, guides, batch, settings)
+    return Comparison({name: rows[name] for name in pairs}, dict(pairs), batch)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The options of :func:`compare_pairs`."""
+
+    proposal: Choice
+    num_particles: int
+    annealing: Annealing | None
+    ascent: Ascent | None
+    seed: int
+    progress: bool
 
 
 def _checked(
-    pairs: Pairs,
-    columns: tuple[Batch | HasBatch | Array, Array | None, Mapping[str, Array]],
-    seed: int,
-    annealing: Annealing | None,
-    ascent: Ascent | None,
+    pairs: Pairs, columns: tuple[Batch | HasBatch | Array, Array | None, Mapping[str, Array]], settings: _Settings
 ) -> Batch:
     """The data, binarized once for all pairs. Raises ContractError, with its name, for a pair that does not fit."""
     if not pairs:
         raise ValueError("expected at least one pair, got none")
     data, y, given = columns
     for name, (model, guide) in pairs.items():
-        with _named(name), evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
-            require_weights(pair, batch)
-            if ascent is not None:
-                require_amortized(guide)
-            if annealing is not None:
-                Path(Pair(model, None), batch, annealing.chains)
+        with _named(name), evaluation(model, guide, data, y, given, seed=settings.seed) as (pair, batch):
+            _require_estimates(pair, batch, settings)
         data, y, given = batch, None, {}
     if len(batch) < 2:
         raise ValueError(f"expected at least 2 data, for standard errors over them, got {len(batch)}")
     return batch
+
+
+def _require_estimates(pair: Pair, batch: Batch, settings: _Settings) -> None:
+    """Raise ContractError for a pair of which the requested estimates do not exist."""
+    require_weights(pair, batch)
+    if settings.proposal not in (None, "auto"):
+        fittable(pair, batch)
+    if settings.ascent is not None:
+        require_amortized(pair.guide)
+    if settings.annealing is not None:
+        Path(Pair(pair.model, None), batch, settings.annealing.chains)
 
 
 @contextmanager
@@ -148,16 +165,53 @@ def _named(name: str) -> Iterator[None]:
         raise ContractError(f"pair {name!r}: {error}") from error
 
 
-def _on_common_ground(rows: dict[str, Row], pairs: Pairs) -> dict[str, Row]:
-    """Measure the gaps of all guides of one model from one log p(x): the tightest of all its estimates."""
-    common = {}
-    for name, row in rows.items():
-        if row.gaps is None:
-            continue
-        siblings = [other for key, other in rows.items() if pairs[key][0] is pairs[name][0]]
-        estimates: list[PerDatum] = [other.marginal for other in siblings]
-        estimates += [other.gaps.log_p for other in siblings if other.gaps is not None]
-        estimates += [other.annealed for other in siblings if other.annealed is not None]
-        best = tightest(estimates)
-        common[name] = replace(row, gaps=replace(row.gaps, log_p=Bound(best.value, best.standard_error)))
-    return {**rows, **common}
+def _rows(model: nn.Module, guides: Mapping[str, nn.Module], batch: Batch, settings: _Settings) -> dict[str, Row]:
+    """The results of all guides of one model, with one log p(x)."""
+    pairs, alone = {name: (model, guide) for name, guide in guides.items()}, len(guides) == 1
+    own = {name: _estimated(name, pair, batch, settings, fit=alone) for name, pair in pairs.items()}
+    start = max(own, key=lambda name: own[name][0].mean)
+    log_p, seconds = own[start][0], 0.0
+    if not alone:  # with fresh draws: the choice of the highest bound must not raise the estimate
+        log_p, seconds = _estimated(start, pairs[start], batch, replace(settings, seed=settings.seed + 1), fit=True)
+        log_p = replace(log_p, stages=(f"guide {start}", *log_p.stages[1:]))
+    annealed = None
+    if settings.annealing is not None:
+        annealed = ais(model, batch, annealing=settings.annealing, seed=settings.seed, progress=settings.progress)
+    rows = {}
+    for name, (found, own_seconds) in own.items():
+        marginal = replace(log_p, guide=found.guide)
+        rows[name] = Row(marginal, annealed, _gaps(pairs[name], batch, marginal, settings), own_seconds + seconds)
+    return rows
+
+
+def _estimated(
+    name: str, pair: tuple[nn.Module, nn.Module], batch: Batch, settings: _Settings, fit: bool
+) -> tuple[LogMarginal, float]:
+    """The estimates of a pair, by the guide's weights alone or by the proposal, and the seconds that they took."""
+    started = time.perf_counter()
+    with _named(name):
+        found = log_marginal(
+            *pair,
+            batch,
+            proposal=settings.proposal if fit else None,
+            num_particles=settings.num_particles,
+            seed=settings.seed,
+            progress=settings.progress,
+        )
+    return found, time.perf_counter() - started
+
+
+def _gaps(pair: tuple[nn.Module, nn.Module], batch: Batch, log_p: LogMarginal, settings: _Settings) -> Gaps | None:
+    """The distances of a guide's bounds from log p(x), if requested."""
+    if settings.ascent is None:
+        return None
+    bounds = local_bounds(
+        pair[0],
+        require_amortized(pair[1]),
+        batch,
+        settings.num_particles,
+        settings.ascent,
+        settings.seed + 2,
+        settings.progress,
+    )
+    return Gaps(log_p, *bounds)

@@ -121,7 +121,7 @@ def bounds(by_particles: Mapping[int, Tensor], log_p: Tensor, simulation_error: 
         >>> log_p = torch.tensor([-2.0, -1.0])
         >>> figure = bounds({1: log_p - 1, 10: log_p - 0.3}, log_p, simulation_error=0.1, label="log p(x)")
         >>> figure.axes[0].get_xscale(), figure.axes[0].get_ylabel()
-        ('log', 'nats per datum, mean of 2')
+        ('log', 'nats per datum, mean of 2 data')
     """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -138,7 +138,7 @@ def bounds(by_particles: Mapping[int, Tensor], log_p: Tensor, simulation_error: 
         color="C0",
         label="guide's bound; bars: standard error of its distance from the line",
     )
-    axes.set(xscale="log", xlabel="particles", ylabel=f"nats per datum, mean of {len(log_p)}")
+    axes.set(xscale="log", xlabel="particles", ylabel=f"nats per datum, mean of {len(log_p)} data")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -17,7 +17,7 @@ def _wide_console(monkeypatch):
 
 def write_report(out, seed: int, accuracy: float, **changes) -> None:
     settings = {
-        "guide": "label",
+        "guide": "label-style",
         "objective": "elbo",
         "alpha": 10.0,
         "consistency": 10.0,
@@ -27,15 +27,15 @@ def write_report(out, seed: int, accuracy: float, **changes) -> None:
         "labelled_per_step": 50,
         "learning_rate": 2e-3,
         "device": "auto",
-        "nll_images": 100,
-        "nll_particles": 1000,
+        "log_p_images": 100,
+        "log_p_particles": 1000,
         "smoke": False,
         "data": "mnist",
     }
-    scores = {"test_accuracy": accuracy, "test_nll": 100.0, "training_seconds": 600.0}
+    scores = {"test_accuracy": accuracy, "test_log_p": -98.0, "test_log_p_is_lower_bound": False}
     folder = out / f"100labels-seed{seed}"
     folder.mkdir(parents=True)
-    report = {"labels": 100, "seed": seed, **settings, **scores, **changes}
+    report = {"labels": 100, "seed": seed, "training_seconds": 600.0, **settings, **scores, **changes}
     (folder / "report.json").write_text(json.dumps(report))
 
 
@@ -46,6 +46,16 @@ def test_table_has_mean_and_deviation_and_published_values(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "0.9850 ± 0.0071 (2 seeds)" in text
     assert "0.990" in text  # ADGM
+
+
+def test_table_marks_log_p_if_one_run_has_a_lower_bound(tmp_path, capsys):
+    write_report(tmp_path, 0, 0.98, test_log_p=-97.0)
+    write_report(tmp_path, 1, 0.99)
+    ssvae_table.main(ssvae_table.Config(seeds=(), out=tmp_path))
+    assert "│ -97.50 ± 0.71 (2 seeds)" in capsys.readouterr().out
+    write_report(tmp_path, 2, 0.99, test_log_p_is_lower_bound=True)
+    ssvae_table.main(ssvae_table.Config(seeds=(), out=tmp_path))
+    assert "│ ≥ -97.67 ± 0.58 (3 seeds)" in capsys.readouterr().out
 
 
 def test_runs_with_other_settings_have_their_own_row(tmp_path, capsys):

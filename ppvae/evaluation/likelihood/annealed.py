@@ -55,14 +55,24 @@ class AnnealingCheck(PerDatum):
 
     @property
     def error(self) -> float:
-        """Standard error of the mean difference: over data, or of the simulation where that is larger."""
-        over_data = self.sampling_error
-        return max(self.simulation_error, 0.0 if math.isnan(over_data) else over_data)
+        """Standard error of the mean difference: over data, or of the simulation where that is larger.
+
+        NaN where neither exists: for a single datum with a single particle.
+        """
+        known = [each for each in (self.simulation_error, self.sampling_error) if not math.isnan(each)]
+        return max(known, default=math.nan)
+
+    @property
+    def verdict(self) -> str:
+        """ "too low" or "too high" by more than two errors, else "agrees"; "no error" where that is NaN."""
+        if math.isnan(self.error):
+            return "no error"
+        return "agrees" if abs(self.mean) <= 2 * self.error else "too low" if self.mean < 0 else "too high"
 
     def __repr__(self) -> str:
-        verdict = "too low" if self.mean < -2 * self.error else "too high" if self.mean > 2 * self.error else "agrees"
         return (
-            f"AnnealingCheck({self.mean:.3f} +- {self.error:.3f} nats from AIS over {len(self.value)} data, {verdict})"
+            f"AnnealingCheck({self.mean:.3f} +- {self.error:.3f} nats from AIS over {len(self.value)} data, "
+            f"{self.verdict})"
         )
 
 

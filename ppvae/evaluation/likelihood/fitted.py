@@ -7,7 +7,7 @@ one mode where that of all e together has several, so each e has a proposal of i
 ``NEGLIGIBLE`` of p(x) by the guide's weights keep the guide's draws: the mean of the weights is p(x) all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,16 @@ from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
 from ppvae.engine.particles import Draws, Particles, add_up
-from ppvae.engine.supports import is_point_mass, require_density
+from ppvae.engine.supports import is_point_mass, why_no_weights
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.coordinates import Coordinates, coordinates_of
 from ppvae.evaluation.likelihood.proposals import Proposal
 from ppvae.evaluation.requirements import is_discrete
 
+COPIES = 16  # of a datum, to see whether the support of a latent depends on another latent
 START_DRAWS = 200
 SHARE_DRAWS = 50  # for the shares of the discrete latents' values
-NEGLIGIBLE = 1e-4  # share of p(x)
+NEGLIGIBLE = 1e-6  # share of p(x); small, since a poor guide misjudges it
 
 
 def fittable(pair: Pair, batch: Batch) -> Coordinates:
@@ -50,13 +51,16 @@ def fittable(pair: Pair, batch: Batch) -> Coordinates:
     with forked_randomness(batch.x.device):
         for part in batch.rows(slice(0, 1)).kinds():
             _require_fittable(pair.draw(part))
-    coordinates = coordinates_of(pair, batch.rows(slice(0, 1)))
+    copies = batch.rows(torch.zeros(COPIES, dtype=torch.long, device=batch.x.device))  # a support that moves shows
+    coordinates = coordinates_of(pair, copies)
     with forked_randomness(batch.x.device):
-        prior = pair.prior(batch.rows(slice(0, 1)), 1)
+        prior = pair.prior(copies, 1)
     for name, transform in coordinates.transforms.items():
         unit = Normal(torch.zeros(coordinates.shapes[name]), 1.0)
         image = TransformedDistribution(Independent(unit, transform.domain.event_dim), transform)
-        require_density(name, image, prior[name].distribution)
+        reason = why_no_weights(image, prior[name].distribution)
+        if reason is not None:
+            raise _cannot_fit(f"the space of the latent {name!r} is no map of the real line: {reason}")
     return coordinates
 
 
@@ -99,7 +103,7 @@ class Problems:
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
         >>> batch = Batch(torch.zeros(3, 2))
-        >>> problems_of(pair, batch, fittable(pair, batch)).log_joint(torch.zeros(5, 3, 2)).shape
+        >>> problems_of(pair, batch).log_joint(torch.zeros(5, 3, 2)).shape
         torch.Size([5, 3])
     """
 
@@ -122,13 +126,12 @@ class Problems:
         return add_up(site.log_prob for site in self.pair.model_at(self.batch, values, draws).values()) + log_volume
 
 
-def problems_of(pair: Pair, batch: Batch, coordinates: Coordinates, chunk: int = 1000) -> Problems:
-    """The posteriors of all data at each value of the discrete latents that is not negligible.
+def problems_of(pair: Pair, batch: Batch, chunk: int = 1000) -> Problems | None:
+    """The posteriors of all data at each value of the discrete latents that is not negligible; None if there is none.
 
     Args:
-        pair: model and guide.
+        pair: model and guide, see :func:`fittable`.
         batch: the data.
-        coordinates: see :func:`fittable`.
         chunk: pairs of a particle and a datum that are evaluated at once.
 
     Example:
@@ -137,17 +140,20 @@ def problems_of(pair: Pair, batch: Batch, coordinates: Coordinates, chunk: int =
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
         >>> batch = Batch(torch.zeros(3, 2))
-        >>> len(problems_of(pair, batch, fittable(pair, batch)))
+        >>> len(problems_of(pair, batch))
         3
     """
     particles = pair.draw(batch, START_DRAWS)
     value, row = _not_negligible(pair, particles, chunk).nonzero(as_tuple=True)
-    u = _draws(particles, coordinates)[value, :, row].movedim(1, 0)  # (draws, P, D)
-    mean, spread = _moments(u)
+    if not len(row):
+        return None
+    posteriors = batch.rows(row)
+    coordinates = coordinates_of(pair, posteriors)  # a support may differ between data
+    mean, spread = _moments(coordinates.unconstrained(_draws(particles, coordinates.shapes, value, row)))
     return Problems(
         pair,
         batch,
-        batch.rows(row),
+        posteriors,
         coordinates,
         {name: each[value] for name, each in _joint_values(particles).items()},
         (value, row),
@@ -193,13 +199,13 @@ def _joint_values(particles: Particles) -> Draws:
     }
 
 
-def _draws(particles: Particles, coordinates: Coordinates) -> Tensor:
-    """The guide's draws of the continuous latents, (values, draws, B, D)."""
+def _draws(particles: Particles, names: Iterable[str], value: Tensor, row: Tensor) -> Draws:
+    """The guide's draws of some continuous latents at P joint values and data, each (draws, P, *event_shape)."""
     sizes = (*_enumeration(particles), particles.num_particles, particles.batch_size)
-    sites = {name: particles.guide[name] for name in coordinates.shapes}
+    sites = {name: particles.guide[name] for name in names}
     full = {name: site.value.expand(*sizes, *site.distribution.event_shape) for name, site in sites.items()}
-    u = coordinates.unconstrained(full)
-    return u.reshape(-1, *u.shape[-3:])
+    flat = {name: each.reshape(-1, *each.shape[len(sizes) - 2 :]) for name, each in full.items()}
+    return {name: each[value, :, row].movedim(1, 0) for name, each in flat.items()}
 
 
 def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int, chunk: int) -> Tensor:
@@ -213,6 +219,8 @@ def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int
         num_particles: K.
         chunk: pairs of a particle and a datum that are evaluated at once.
 
+    Raises ContractError where q does not have the shapes of the start.
+
     Example:
 
         >>> from ppvae.evaluation.likelihood.proposals import FullRank
@@ -220,11 +228,13 @@ def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
         >>> data = Batch(torch.zeros(3, 2))
-        >>> problems = problems_of(pair, data, fittable(pair, data))
+        >>> problems = problems_of(pair, data)
         >>> fitted_log_weight(problems, FullRank(steps=5), num_particles=7, chunk=100).shape
         torch.Size([7, 3])
     """
-    q = proposal.fit(problems.log_joint, problems.start)
+    with torch.enable_grad():
+        q = proposal.fit(problems.log_joint, problems.start)
+    _require_shapes(q, problems)
     fitted = _weighed(problems, q, num_particles, chunk)
     if not problems.fixed:
         return fitted
@@ -232,6 +242,17 @@ def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int
     value, row = (index.cpu() for index in problems.place)
     joint[value, :, row] = fitted.T
     return joint.logsumexp(0)
+
+
+def _require_shapes(q: Any, problems: Problems) -> None:
+    """Raise ContractError unless q is one distribution over u for each posterior."""
+    expected = (len(problems),), (problems.coordinates.dim,)
+    found = tuple(getattr(q, "batch_shape", ())), tuple(getattr(q, "event_shape", ()))
+    if found != expected:
+        raise ContractError(
+            f"expected fit to return a distribution of batch shape {expected[0]} and event shape {expected[1]}, got "
+            f"{found[0]} and {found[1]} of {type(q).__name__}; the shapes are those of the start that fit is given"
+        )
 
 
 def _weighed(problems: Problems, q: dist.TorchDistribution, num_particles: int, chunk: int) -> Tensor:

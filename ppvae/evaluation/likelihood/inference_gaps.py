@@ -18,12 +18,10 @@ from torch import Tensor
 from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.contract import AmortizedGuide
-from ppvae.engine.data_checks import check_weights
 from ppvae.engine.evaluation import evaluation
-from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
-from ppvae.evaluation.likelihood.importance import encode, estimate
-from ppvae.evaluation.likelihood.marginal import Weights, share_of_bad
+from ppvae.evaluation.likelihood.importance import encode, estimate, log_marginal
+from ppvae.evaluation.likelihood.marginal import LogMarginal, Weights
 from ppvae.evaluation.likelihood.per_datum import PerDatum
 from ppvae.evaluation.progress import blocks, tracked
 from ppvae.evaluation.requirements import require_amortized
@@ -65,49 +63,44 @@ class Gaps:
     """The gaps of one guide on B data; each a :class:`Bound`, in nats. Made by :func:`gaps`.
 
     Attributes:
-        log_p: log p(x) by importance sampling from the one of the three with the highest mean.
+        log_p: log p(x), with the weights of the guide. Where it is a lower bound, so is the approximation gap.
         local: the bound at the best member of the guide's family, as far as its features reach: the maps that a flow
             learned for all data stay as they are.
         local_gaussian: the bound at the best diagonal Gaussian.
-        amortized: the guide's own bound.
-        khat: Pareto k-hat of the weights at the best member of the guide's family, shape (B,).
-        num_particles: K, draws for each bound.
 
     Example:
 
-        >>> bounds = [Bound(torch.tensor([value]), torch.zeros(1)) for value in (-1.0, -1.5, -1.5, -3.0)]
-        >>> found = Gaps(*bounds, khat=torch.zeros(1), num_particles=1000)
-        >>> found.approximation.mean, found.amortization.mean
-        (0.5, 1.5)
+        >>> from ppvae.evaluation.likelihood.marginal import marginal_of, weights_of
+        >>> log_p = marginal_of(weights_of(torch.full((100, 1), -1.0, dtype=torch.float64)))
+        >>> bound = Bound(torch.tensor([-1.5]), torch.zeros(1))
+        >>> Gaps(log_p, local=bound, local_gaussian=bound).approximation.mean
+        0.5
     """
 
-    log_p: Bound
+    log_p: LogMarginal
     local: Bound
     local_gaussian: Bound
-    amortized: Bound
-    khat: Tensor
-    num_particles: int
+
+    @property
+    def amortized(self) -> Bound:
+        """L[q], the guide's own bound."""
+        return elbo_of(self.log_p.guide)
 
     @property
     def approximation(self) -> Bound:
         """log p(x) - L[q*]."""
-        return self.log_p - self.local
+        return Bound(self.log_p.value, self.log_p.standard_error) - self.local
 
     @property
     def amortization(self) -> Bound:
         """L[q*] - L[q]."""
         return self.local - self.amortized
 
-    @property
-    def khat_bad(self) -> float:
-        """Share of the data whose k-hat is above :func:`khat_limit` of K; NaN where K is too small for k-hat."""
-        return share_of_bad(self.khat, self.num_particles)
-
     def __repr__(self) -> str:
         return (
-            f"Gaps(log p {self.log_p}, local {self.local}, local Gaussian {self.local_gaussian}, amortized "
-            f"{self.amortized}; approximation {self.approximation}, amortization {self.amortization} nats over "
-            f"{len(self.khat)} data, +- simulation error; k-hat bad in {self.khat_bad:.1%})"
+            f"Gaps({self.log_p}, local {self.local}, local Gaussian {self.local_gaussian}, amortized "
+            f"{self.amortized}; approximation {self.approximation}, amortization {self.amortization} nats, "
+            "+- simulation error)"
         )
 
 
@@ -156,6 +149,9 @@ def gaps(
 ) -> Gaps:
     """Split log p(x) - ELBO of each datum into its approximation and its amortization gap.
 
+    log p(x) is that of :func:`ppvae.log_marginal`: from a proposal fitted to each datum that the guide's weights leave
+    in doubt.
+
     Args:
         model: generative model with one latent "z".
         guide: an :class:`AmortizedGuide`; its features are optimised datum by datum, starting from ``encode``.
@@ -184,50 +180,54 @@ def gaps(
         tensor([True, True, True, True])
     """
     require_amortized(guide)
-    num_particles = require_count("num_particles", num_particles)
-    with evaluation(model, guide, data, y, given, seed=seed) as (pair, batch):
-        rows = tracked(blocks(len(batch), ascent.batch_size), "gaps", progress)
-        parts = [_gaps_of(pair, batch, block, num_particles, ascent) for block in rows]
-    return Gaps(
-        log_p=Bound.joined([part.log_p for part in parts]),
-        local=Bound.joined([part.local for part in parts]),
-        local_gaussian=Bound.joined([part.local_gaussian for part in parts]),
-        amortized=Bound.joined([part.amortized for part in parts]),
-        khat=torch.cat([part.khat for part in parts]),
-        num_particles=num_particles,
-    )
+    options: dict[str, Any] = {"num_particles": require_count("num_particles", num_particles), "progress": progress}
+    with evaluation(model, guide, data, y, given, seed=seed) as (_, batch):
+        log_p = log_marginal(model, guide, batch, seed=seed, **options)
+        return Gaps(log_p, *local_bounds(model, guide, batch, ascent=ascent, seed=seed + 1, **options))
 
 
-def _gaps_of(pair: Pair, batch: Batch, block: slice, num_particles: int, ascent: Ascent) -> Gaps:
-    model, family, part = pair.model, pair.guide.distribution, batch.rows(block)
-    start = encode(pair.guide, part)
-    with forked_randomness(part.x.device):
-        check_weights(Pair(model, at_features(family, start)).draw(part).log_weight, block.start)
-    draws = family(start).sample((MOMENT_DRAWS,))
-    moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
-    candidates = [
-        (family, local_optimum(model, family, part, start, ascent)),
-        (diagonal_normal, local_optimum(model, diagonal_normal, part, moments, ascent)),
-        (family, start),
-    ]
-    estimates = [_estimate(model, family, features, part, num_particles) for family, features in candidates]
-    best, (local, gaussian, amortized) = tightest(estimates), map(elbo_of, estimates)
-    return Gaps(Bound(best.value, best.standard_error), local, gaussian, amortized, estimates[0].khat, num_particles)
+def local_bounds(
+    model: Any,
+    guide: AmortizedGuide,
+    batch: Batch,
+    num_particles: int,
+    ascent: Ascent,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Bound, Bound]:
+    """The bounds at the best member of the guide's family and at the best diagonal Gaussian, for each datum.
 
-
-def tightest(estimates: Sequence[PerDatum]) -> PerDatum:
-    """Of several estimates of log p(x) on the same data, the one of the highest mean.
-
-    Each is in expectation a lower bound, so the highest is the closest. One for all the data: the highest datum by
-    datum would select lucky draws. (The average of the estimates of p(x) is unbiased too, but its logarithm is too
-    low by log m/n where m of n samplers work.)
+    Args: see :func:`gaps`.
 
     Example:
 
-        >>> tightest([Bound(torch.tensor([v]), torch.zeros(1)) for v in (-3.0, -1.0)]).mean
-        -1.0
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> own, gaussian = local_bounds(model, guide, Batch(torch.zeros(3, 2)), 10, Ascent(0.05, max_windows=1))
+        >>> own.value.shape, gaussian.value.shape
+        (torch.Size([3]), torch.Size([3]))
     """
-    return max(estimates, key=lambda estimate: estimate.mean)
+    with evaluation(model, guide, batch, seed=seed) as (pair, batch):
+        rows = tracked(blocks(len(batch), ascent.batch_size), "gaps", progress)
+        parts = [_local_bounds_of(pair, batch.rows(block), num_particles, ascent) for block in rows]
+    own, gaussian = zip(*parts, strict=True)
+    return Bound.joined(own), Bound.joined(gaussian)
+
+
+def _local_bounds_of(pair: Pair, batch: Batch, num_particles: int, ascent: Ascent) -> tuple[Bound, Bound]:
+    family, start = pair.guide.distribution, encode(pair.guide, batch)
+    draws = family(start).sample((MOMENT_DRAWS,))
+    moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
+    own, gaussian = (
+        _bound(pair.model, family, local_optimum(pair.model, family, batch, features, ascent), batch, num_particles)
+        for family, features in ((family, start), (diagonal_normal, moments))
+    )
+    return own, gaussian
+
+
+def _bound(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> Bound:
+    return elbo_of(estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, PAIRS))
 
 
 def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, ascent: Ascent) -> Tensor:
@@ -255,11 +255,7 @@ def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, as
     return torch.stack(plateau).mean(0)
 
 
-def _estimate(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> Weights:
-    return estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, PAIRS)
-
-
-def elbo_of(marginal: Weights) -> Bound:
+def elbo_of(weights: Weights) -> Bound:
     """The evidence lower bound of each datum, mean of log w, with its standard error.
 
     Example:
@@ -268,7 +264,7 @@ def elbo_of(marginal: Weights) -> Bound:
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(ppvae.nn.MLP(2, [], 4))
-        >>> elbo_of(ppvae.log_marginal(model, guide, torch.zeros(3, 2), num_particles=10)).value.shape
+        >>> elbo_of(ppvae.log_marginal(model, guide, torch.zeros(3, 2), num_particles=10).guide).value.shape
         torch.Size([3])
     """
-    return Bound(marginal.bound(1), marginal.bound_standard_error(1))
+    return Bound(weights.bound(1), weights.bound_standard_error(1))

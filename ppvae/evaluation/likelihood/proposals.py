@@ -287,6 +287,8 @@ def _derivative_of(total: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like(u)
     try:
         return torch.autograd.grad(total, u, materialize_grads=True)[0]
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise _NoSecondDerivative(
             f"expected log p(x, z) with a second derivative, got {error}; use FullRank(newton=0), which needs the "

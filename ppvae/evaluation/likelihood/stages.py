@@ -1,8 +1,8 @@
 """Which proposal decides each datum: the guide where its weights can be trusted, fitted proposals elsewhere."""
 
-from collections.abc import Mapping
+import warnings
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,19 +13,57 @@ from ppvae.engine.isolation import frozen
 from ppvae.engine.pair import Pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight, problems_of
-from ppvae.evaluation.likelihood.marginal import LogMarginal, summary
+from ppvae.evaluation.likelihood.marginal import TOLERATED, LogMarginal, summary
 from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
 from ppvae.evaluation.likelihood.proposals import FullRank, Proposal
 from ppvae.evaluation.progress import blocks, tracked
 
-AUTO: Mapping[str, Proposal] = {
-    "full rank": FullRank(steps=60, particles=8),
-    "full rank, longer": FullRank(steps=150, particles=16),
-    "full rank, covering": FullRank(steps=150, particles=16, cover=200, scale=1.1),
-}
 DRAWS = 16  # of each datum that a proposal evaluates at once, where it does not say
+MANY = 0.25  # share of the data that a fit leaves with a k-hat above the limit
+LISTED = 10  # rows of a warning
 
 Choice = Proposal | Literal["auto"] | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A proposal, and the data that it is fitted to.
+
+    Attributes:
+        name: in tables.
+        proposal: what is fitted.
+        only_failed: fit it where k-hat is above its limit, and not where there are few effective draws alone. Covering
+            mends the tails of the weights, and costs most.
+
+    Example:
+
+        >>> [stage.name for stage in AUTO]
+        ['full rank', 'full rank, longer', 'full rank, covering']
+    """
+
+    name: str
+    proposal: Proposal
+    only_failed: bool = False
+
+    def rows(self, found: LogMarginal) -> Tensor:
+        """Indices of the data that the proposal is fitted to: those in doubt, or all of the last proposal's.
+
+        Draws that miss the tail of a posterior have even weights. A proposal that is too narrow therefore passes for
+        some data by chance, and their values are too low. All data of the last proposal are fitted where it leaves too
+        many of them in doubt: above 5% for the guide, above 25% with a k-hat above its limit for a fit.
+        """
+        doubt = found.failed if self.only_failed else found.in_doubt
+        last = found.stage == len(found.stages) - 1
+        by_guide = len(found.stages) == 1
+        share = (found.in_doubt if by_guide else found.failed)[last].double().mean()
+        return (doubt | (last & (share > (TOLERATED if by_guide else MANY)))).nonzero()[:, 0]
+
+
+AUTO = (
+    Stage("full rank", FullRank(steps=100, particles=8, learning_rate=0.03, newton=1)),
+    Stage("full rank, longer", FullRank(steps=150, particles=16, learning_rate=0.05)),
+    Stage("full rank, covering", FullRank(steps=150, learning_rate=0.05, cover=200, scale=1.1), only_failed=True),
+)
 
 
 def require_choice(proposal: Choice) -> None:
@@ -47,8 +85,9 @@ def staged(
 ) -> LogMarginal:
     """The estimates with those of the proposal in place of the guide's: for every datum, or with "auto" where in doubt.
 
-    With "auto" each proposal of ``AUTO`` is tried in turn on the data that are still in doubt. A datum keeps the
-    weights of the last proposal that was fitted to it, whether they say more or less.
+    With "auto" each proposal of ``AUTO`` is tried in turn on the data that are still in doubt, see :meth:`Stage.rows`.
+    A datum keeps the weights of the last proposal that was fitted to it, whether they say more or less. Warns, with
+    their rows, of data whose fit diverged.
 
     Args:
         found: the estimates of the guide's weights.
@@ -68,22 +107,33 @@ def staged(
         >>> staged(found, Pair(None, None), Batch(torch.zeros(2, 1)), proposal=None, chunk=100) is found
         True
     """
-    automatic = proposal == "auto"
+    automatic = isinstance(proposal, str)
     if proposal is None or (automatic and not found.in_doubt.any()):
         return found
     if automatic and found.num_particles < MIN_WEIGHTS:
         return replace(found, not_fitted=f"k-hat needs {MIN_WEIGHTS} particles, got {found.num_particles}")
-    stages = AUTO if proposal == "auto" else {type(proposal).__name__: proposal}
     with frozen(pair.model) if isinstance(pair.model, nn.Module) else nullcontext():
+        if not isinstance(proposal, str):
+            fit = _Fit(pair, batch, chunk, progress)
+            return _told(fit(found, type(proposal).__name__, proposal, torch.arange(len(batch))))
         try:
             fit = _Fit(pair, batch, chunk, progress)
         except ContractError as error:
-            if not automatic:
-                raise
             return replace(found, not_fitted=str(error))
-        for name, each in stages.items():
-            rows = found.in_doubt.nonzero()[:, 0] if automatic else torch.arange(len(batch))
-            found = fit(found, name, each, rows)
+        for stage in AUTO:
+            found = fit(found, stage.name, stage.proposal, stage.rows(found))
+    return _told(found)
+
+
+def _told(found: LogMarginal) -> LogMarginal:
+    """The estimates, after a warning with the rows of the data whose fit diverged."""
+    if found.diverged:
+        rows = ", ".join(map(str, found.diverged[:LISTED])) + (", ..." if len(found.diverged) > LISTED else "")
+        warnings.warn(
+            f"the fit diverged for {len(found.diverged)} of {len(found.value)} data, rows {rows}: they keep the "
+            "weights that they had before",
+            stacklevel=4,
+        )
     return found
 
 
@@ -92,13 +142,13 @@ class _Fit:
 
     def __init__(self, pair: Pair, batch: Batch, chunk: int, progress: bool):
         self.pair, self.batch, self.chunk, self.progress = pair, batch, chunk, progress
-        self.coordinates = fittable(pair, batch)
+        fittable(pair, batch)
 
     def __call__(self, found: LogMarginal, name: str, proposal: Proposal, rows: Tensor) -> LogMarginal:
         if not len(rows):
             return found
         columns = torch.stack([found.value, found.standard_error, found.ess, found.khat])
-        stage, diverged = found.stage.clone(), list(found.diverged)
+        stage, diverged = found.stage.clone(), set(found.diverged)
         size = max(1, self.chunk // getattr(proposal, "draws", DRAWS))
         for block in tracked(blocks(len(rows), size), f"fit: {name}", self.progress):
             index = rows[block]
@@ -106,7 +156,7 @@ class _Fit:
             sound = log_weight.logsumexp(0).isfinite()
             columns[:, index[sound]] = torch.stack(summary(log_weight[:, sound]))
             stage[index[sound]] = len(found.stages)
-            diverged += index[~sound].tolist()
+            diverged = diverged - set(index[sound].tolist()) | set(index[~sound].tolist())
         value, error, ess, khat = columns
         return replace(
             found,
@@ -116,10 +166,12 @@ class _Fit:
             khat=khat,
             stage=stage,
             stages=(*found.stages, name),
-            diverged=tuple(sorted(set(diverged))),
+            diverged=tuple(sorted(diverged)),
         )
 
     def _log_weight(self, proposal: Proposal, index: Tensor, num_particles: int) -> Tensor:
         batch = self.batch.rows(index.to(self.batch.x.device))
-        problems = problems_of(self.pair, batch, self.coordinates, self.chunk)
+        problems = problems_of(self.pair, batch, self.chunk)
+        if problems is None:
+            return torch.full((num_particles, len(index)), torch.nan, dtype=torch.float64)
         return fitted_log_weight(problems, proposal, num_particles, self.chunk)

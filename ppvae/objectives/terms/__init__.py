@@ -2,7 +2,7 @@
 
 from ppvae.objectives.terms.constraint import ConstrainedReconstruction
 from ppvae.objectives.terms.kl import Capacity, KLWeight
-from ppvae.objectives.terms.labels import ClassifierLoss, Consistency, LabelledWeight
+from ppvae.objectives.terms.labels import ClassifierLoss, Consistency, GeneratedLabels, LabelledWeight
 from ppvae.objectives.terms.moments import DIPPenalty
 from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
 from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation, train_critic
@@ -14,6 +14,7 @@ __all__ = [
     "Consistency",
     "ConstrainedReconstruction",
     "DIPPenalty",
+    "GeneratedLabels",
     "KLWeight",
     "LabelledWeight",
     "MaximumMeanDiscrepancy",

@@ -1,4 +1,4 @@
-"""Terms that train a classifier q(y | x) inside a guide, and the weight of labelled rows."""
+"""Terms that train a classifier q(y | x) inside a guide, or a model by it, and the weight of labelled rows."""
 
 import math
 
@@ -7,8 +7,10 @@ from torch import Tensor
 
 from ppvae.engine.particles import Particles
 from ppvae.engine.sites import Site
+from ppvae.engine.tracing import OBSERVED
 from ppvae.errors import ContractError
 from ppvae.objectives.base import Parts, Penalty, Regulariser
+from ppvae.objectives.schedules import Schedule, require_weight, value_at
 
 
 class ClassifierLoss(Penalty):
@@ -146,6 +148,45 @@ class Consistency(Penalty):
         return self.weight * (-(target * log_q).sum(0) * sure).mean(0)
 
 
+class GeneratedLabels(Penalty):
+    """The loss of reading each class in the model's own samples, in nats, with one draw of (y, z) for each datum:
+
+        - weight * log q(y | E[x | y, z]),    y ~ p(y), z ~ p(z)
+
+    The model learns from it and the guide does not: q(y | x) is the guide's as it stands, in evaluation mode, at the
+    mean of p(x | y, z). The draws of y pass no gradient, so p(y) does not learn from it. Each datum gives its
+    conditions to its draw, and labels are drawn whether they are known or not. A loss with this term is no bound.
+
+    Part: "generated/y".
+
+    Args:
+        weight: at least 0, or a schedule.
+        site: a latent of the model that the guide draws from x.
+
+    Source: Hu et al. 2017, "Toward Controlled Generation of Text", equation 6, with the mean of x as its sample.
+
+    Example:
+
+        >>> import ppvae
+        >>> objective = ppvae.ELBO() + ppvae.ClassifierLoss(10.0) + ppvae.GeneratedLabels(2.0)
+    """
+
+    label = "generated"
+    site: str
+    reparameterised = over_batch = False
+
+    def __init__(self, weight: float | Schedule, site: str = "y"):
+        require_weight("weight", weight)
+        self.weight, self.site = weight, site
+
+    def penalty(self, particles: Particles) -> Tensor:
+        """The weighted loss of one sample for each datum, (B,)."""
+        sites, batch = particles.source.generate(self.site), particles.batch
+        x = _mean(sites[OBSERVED], particles.source.waits).expand(1, *batch.x.shape)[0]
+        q = particles.source.classify(self.site, noise=False, batch=batch.with_x(x), freeze=True)
+        return -value_at(self.weight, particles.step) * q.log_prob(sites[self.site].value[0])
+
+
 def label_site(particles: Particles, name: str) -> Site:
     """The enumerated site of the label, log_prob (C, K or 1, B).
 
@@ -168,6 +209,20 @@ def label_site(particles: Particles, name: str) -> Site:
             f"{tuple(site.log_prob.shape)} in the guide; draw the label before the other discrete sites"
         )
     return site
+
+
+def _mean(site: Site, waits: bool) -> Tensor:
+    """The mean of a distribution. Raises ContractError if it has none, or none that is finite."""
+    try:
+        mean = site.distribution.mean
+    except (NotImplementedError, AttributeError):
+        mean = None
+    if mean is None or (waits and not mean.isfinite().all()):
+        raise ContractError(
+            f"expected a distribution of {site.name!r} with a finite mean, got {site.distribution}; use a likelihood "
+            "of ppvae.likelihoods, or give the distribution a property mean"
+        )
+    return mean
 
 
 def _zeros(particles: Particles) -> Tensor:

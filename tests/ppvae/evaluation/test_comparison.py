@@ -3,11 +3,25 @@
 import json
 
 import arviz
+import pytest
 import torch
 
 import ppvae
 from ppvae.evaluation import Annealing
-from tests.ppvae.oracles import three_guides
+from ppvae.models import LinearGaussian
+from tests.catalogue import PAIRS
+from tests.ppvae.oracles import linear_gaussian, nearly_exact, three_guides
+
+
+def printed(found: ppvae.Comparison, capsys) -> str:
+    """The table on a wide console, with single spaces."""
+    found.print()
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(autouse=True)
+def _wide_console(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
 
 
 def test_comparison_prints_plots_and_saves_every_pair(tmp_path, capsys):
@@ -19,19 +33,68 @@ def test_comparison_prints_plots_and_saves_every_pair(tmp_path, capsys):
     assert records["exact"]["elbo_from_best"] == 0
     assert records["wide"]["ais"] == records["wider"]["ais"]  # one model: annealed once
     assert records["wide"]["approximation_gap"] is None
-    marginal = result.rows["wide"].marginal
-    assert records["wide"]["khat_bad"] == marginal.khat_bad
-    assert records["wide"]["log_p_simulation_error"] == marginal.simulation_error
-    assert records["wide"]["log_p_sampling_error"] == marginal.sampling_error
-    result.print()
-    printed = capsys.readouterr().out
-    assert "wider" in printed
-    assert "AIS" in printed
-    assert "k-hat bad" in printed
-    assert "gap" not in printed
-    assert printed.count("± ") == 6
+    text = printed(result, capsys)
+    assert "ELBO less the best 500-particle bound less the best log p(x) ──" in text
+    assert "guide's k-hat bad guide's ESS log p(x) failed simulation error sampling error AIS seconds" in text
+    assert text.count("± ") == 6
+    assert "lower bound" not in text
     result.plot().savefig(tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 5000
+
+
+def test_records_judge_the_guide_by_its_weights_and_log_p_by_its_own():
+    model, x = linear_gaussian()
+    guides = {"narrow": nearly_exact(model, 0.35), "narrower": nearly_exact(model, 0.25)}
+    result = ppvae.compare(model, guides, x, num_particles=1000)
+    for name, record in result.records().items():
+        marginal = result.rows[name].marginal
+        assert record["guide_khat_bad"] == marginal.guide.khat_bad > record["log_p_failed"] == marginal.khat_bad == 0
+        assert record["guide_median_ess"] == marginal.guide.median_ess < marginal.median_ess
+        assert record["elbo"] == marginal.bound(1).mean().item()
+        assert record["guide_bound"] == marginal.bound(1000).mean().item() < record["log_p"] == marginal.mean
+        assert record["log_p_simulation_error"] == marginal.simulation_error
+        assert record["log_p_sampling_error"] == marginal.sampling_error
+        assert record["log_p_fitted"] == 1
+        assert record["log_p_is_lower_bound"] is False
+        assert record["log_p_from_best"] is None  # one model
+
+
+def test_comparison_of_several_models_has_differences_of_log_p(capsys):
+    first, x = linear_gaussian()
+    second = LinearGaussian(0.1 * torch.ones(5, 2), torch.zeros(5), 0.7).double()
+    pairs = {"first": (first, nearly_exact(first)), "second": (second, nearly_exact(second))}
+    result = ppvae.compare_pairs(pairs, x, num_particles=200)
+    records = result.records()
+    worse = min(records, key=lambda name: records[name]["log_p"])
+    (better,) = records.keys() - {worse}
+    assert records[better]["log_p_from_best"] == 0
+    mean, error = result.difference(worse, better)
+    assert (records[worse]["log_p_from_best"], records[worse]["log_p_from_best_standard_error"]) == (mean, error)
+    assert mean == pytest.approx(records[worse]["log_p"] - records[better]["log_p"])
+    assert "log p(x) less the best ──" in printed(result, capsys)
+    assert [handle.get_label() for handle in result.plot().axes[0].containers] == [
+        "evidence bound",
+        "200-particle bound",
+        "log p(x)",
+    ]
+
+
+def test_comparison_marks_lower_bounds(capsys):
+    model, x = linear_gaussian()
+    guides = {"narrow": nearly_exact(model, 0.35)}
+    result = ppvae.compare(model, guides, x, num_particles=1000, proposal=None)
+    record = result.records()["narrow"]
+    assert record["log_p_is_lower_bound"] is True
+    text = printed(result, capsys)
+    assert f"≥ {record['log_p']:.2f}" in text
+    assert "≥: lower bound, since k-hat is bad" in text
+
+
+def test_comparison_of_labelled_data_names_what_is_estimated(capsys):
+    model, guide, x = PAIRS["label"].make()
+    result = ppvae.compare(model, {"only": guide}, x, torch.zeros(6, dtype=torch.long), num_particles=50)
+    assert result.quantity == "log p(x, y)"
+    assert "log p(x, y) failed" in printed(result, capsys)
 
 
 def test_to_arviz_holds_draws_of_the_posterior():

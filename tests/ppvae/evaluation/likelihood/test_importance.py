@@ -61,30 +61,6 @@ def test_bound_increases_with_k_from_the_elbo_to_the_value():
     assert abs(result.bound(1).mean().item() - elbo) < 4 * (2 * variance.sum()).sqrt() / len(x)
 
 
-def test_bound_is_the_mean_over_disjoint_groups():
-    model, x = linear_gaussian()
-    guide = nearly_exact(model)
-    result = ppvae.log_marginal(model, guide, x, num_particles=7, chunk=3)
-    log_weight = result._relative_log_weight.double() + result.value
-    groups = [log_weight[:3].logsumexp(0), log_weight[3:6].logsumexp(0)]
-    torch.testing.assert_close(result.bound(3), torch.stack(groups).mean(0) - math.log(3))
-
-
-@pytest.mark.parametrize("k", [0, -1, 51])
-def test_bound_refuses_k_out_of_range(k):
-    model, x = linear_gaussian()
-    with pytest.raises(ValueError, match=f"from 1 to num_particles=50, got {k}"):
-        ppvae.log_marginal(model, nearly_exact(model), x, num_particles=50).bound(k)
-
-
-def test_bound_of_fewer_particles_needs_kept_weights():
-    model, x = linear_gaussian()
-    result = ppvae.log_marginal(model, nearly_exact(model), x, num_particles=50, keep_weights=False)
-    torch.testing.assert_close(result.bound(50), result.value)
-    with pytest.raises(ValueError, match="keep_weights=True"):
-        result.bound(5)
-
-
 def test_log_marginal_is_reproducible_by_seed_and_leaves_the_random_state_alone():
     model, x = linear_gaussian()
     guide = nearly_exact(model)
@@ -151,14 +127,6 @@ def test_log_marginal_evaluates_no_more_at_once_than_chunk_whichever_rows_are_la
     assert max(seen[-10:]) <= 120
 
 
-def test_log_marginal_of_one_particle_has_no_standard_error_and_no_khat():
-    model, x = linear_gaussian()
-    result = ppvae.log_marginal(model, nearly_exact(model), x, num_particles=1)
-    assert result.standard_error.isnan().all()
-    assert math.isnan(result.khat_bad)
-    assert not result.is_reliable
-
-
 def test_log_marginal_refuses_nan_weights_with_the_row():
     model, guide, x = PAIRS["gaussian_vae"].make()
     bad = torch.zeros_like(x)
@@ -219,15 +187,6 @@ def test_log_marginal_evaluates_a_guide_that_fit_has_not_seen():
     found = ppvae.log_marginal(model, refined, x, num_particles=3000)
     assert ((found.value - model.log_evidence(x)).abs() < 4 * found.standard_error).all()
     assert not list(pyro.get_param_store().keys())
-
-
-def test_khat_bad_is_judged_by_the_limit_of_its_number_of_particles():
-    """Weights 1/u have no mean: k is 1. The limit .5 of 100 weights finds more of them than .7 would."""
-    uniform = torch.rand(100, 2000).double()
-    _, _, _, khat = _summary(-uniform.log())
-    found = LogMarginal(torch.zeros(2000), torch.zeros(2000), torch.ones(2000), khat, 100)
-    assert found.khat_bad == (khat > 0.5).double().mean().item()
-    assert found.khat_bad > 0.8 > (khat > 0.7).double().mean().item()
 
 
 def test_repr_names_both_errors_and_says_lower_bound_where_khat_is_bad():

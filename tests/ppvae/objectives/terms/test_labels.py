@@ -1,10 +1,17 @@
 """Terms that train the classifier inside a guide."""
 
+import math
+
 import pytest
 import torch
 
 import ppvae
+from ppvae.distributions.likelihoods import Gaussian
 from ppvae.engine.batch import as_batch
+from ppvae.guides import LabelStyleGuide
+from ppvae.models import SemiSupervisedVAE
+from ppvae.nn import MLP, LabelledMLP
+from ppvae.training import Batching
 from tests.catalogue import LABELS, PAIRS
 from tests.ppvae.engine.pairs import TwoDiscrete, TwoDiscreteGuide
 from tests.ppvae.objectives.estimates import loss
@@ -196,3 +203,94 @@ def test_labelled_weight_is_applied_after_all_other_terms():
         torch.manual_seed(0)
         losses.append((ppvae.ELBO() + one + other).loss(model, guide, x, LABELS.clamp(min=0)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+# the class of the model's own samples
+
+
+def generated(pair, y=None, weight=2.0):
+    """A pair in evaluation mode, what GeneratedLabels adds to each row's loss, and the draws behind it."""
+    model, guide, x = PAIRS[pair].make()
+    guide.eval()
+    particles = ppvae.draw(model, guide, x, y)
+    torch.manual_seed(1)
+    penalty = ppvae.GeneratedLabels(weight).penalty(particles)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        sites = particles.source.generate("y")
+    return model, guide, penalty, sites["y"].value[0], sites["z"].value[0]
+
+
+@pytest.mark.parametrize("y", [None, LABELS, LABELS.clamp(min=0)], ids=["unlabelled", "partly labelled", "labelled"])
+@pytest.mark.parametrize("pair", ["label", "label_style"])
+def test_generated_labels_is_the_cross_entropy_of_the_drawn_classes_at_the_mean_images(pair, y):
+    model, guide, penalty, classes, z = generated(pair, y)
+    means = model.decode(z, classes, event_dim=2).mean
+    log_q = guide.classifier(means).log_softmax(-1)[range(len(z)), classes]
+    torch.testing.assert_close(penalty, -2 * log_q)
+
+
+def test_generated_labels_draws_from_the_prior_and_not_the_labels():
+    model, guide, x = PAIRS["label_style"].make()
+    particles = ppvae.draw(model, guide, x[:1].expand(4000, -1, -1), torch.zeros(4000, dtype=torch.long))
+    torch.manual_seed(0)
+    sites = particles.source.generate("y")
+    shares = sites["y"].value.flatten().bincount(minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.03, rtol=0)
+    torch.testing.assert_close(sites["z"].value.std(1), torch.ones(1, 3).double(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("pair", ["label", "label_style"])
+def test_generated_labels_trains_the_model_and_not_the_guide(pair):
+    model, guide, penalty, *_ = generated(pair)
+    penalty.sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    assert all(p.grad is None and p.requires_grad for p in guide.parameters())
+
+
+def test_generated_labels_moves_no_buffer_and_restores_the_modes():
+    model, guide, x = PAIRS["label"].make()
+    particles = ppvae.draw(model, guide, x)
+    before = {name: buffer.clone() for name, buffer in guide.named_buffers()}
+    modes = [part.training for part in guide.modules()]
+    ppvae.GeneratedLabels(1.0).penalty(particles).sum().backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in guide.named_buffers())
+    assert [part.training for part in guide.modules()] == modes == [True] * len(modes)
+
+
+@pytest.mark.parametrize("objective", [ppvae.ELBO, ppvae.DReG, ppvae.ReweightedWakeSleep, ppvae.ForwardKL])
+def test_generated_labels_leaves_the_guide_its_own_gradient(objective):
+    def gradient(made):
+        model, guide, x = PAIRS["label_style"].make()
+        torch.manual_seed(2)
+        made.differentiable_loss(model, guide, x).backward()
+        return [p.grad for p in guide.parameters()]
+
+    both = gradient(objective() + ppvae.GeneratedLabels(3.0))
+    torch.testing.assert_close(both, gradient(objective()))
+
+
+def test_generated_labels_in_a_model_with_batch_statistics_and_labelled_rows_in_the_step():
+    """The labelled rows move the running statistics after the samples of the unlabelled rows were read."""
+    torch.manual_seed(0)
+    decoder = torch.nn.Sequential(torch.nn.BatchNorm1d(7), torch.nn.Linear(7, 5))
+    model = SemiSupervisedVAE(OneHotInput(decoder), 3, 4, Gaussian(1.0))
+    guide = LabelStyleGuide(MLP(5, [8], 4), LabelledMLP(5, 4, [8], 6))
+    data = ppvae.Dataset(torch.randn(40, 5), torch.arange(40) % 5 - 1)
+    objective = ppvae.ELBO() + ppvae.ClassifierLoss(1.0) + ppvae.GeneratedLabels(1.0)
+    result = ppvae.fit(
+        model, guide, objective, data, epochs=2, batch_size=Batching(4, labelled_per_step=8), progress=False
+    )
+    assert math.isfinite(result.metrics[-1]["generated/y"])
+
+
+class OneHotInput(torch.nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, z, y):
+        y = torch.nn.functional.one_hot(y, 4).to(z)
+        shape = torch.broadcast_shapes(z.shape[:-1], y.shape[:-1])
+        joined = torch.cat([z.expand(*shape, -1), y.expand(*shape, -1)], -1)
+        return self.layers(joined.flatten(0, -2)).reshape(*shape, -1)

@@ -1,0 +1,73 @@
+"""Figures of ssvae_mnist.py."""
+
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import ppvae
+from ppvae import plots
+from ppvae.data import Dataset
+from ppvae.evaluation import LogMarginal
+
+BOUNDS_AT = (1, 10, 100, 1000, 10_000)  # particles
+
+
+@torch.no_grad()
+def save_figures(model, guide, test: Dataset, metrics: list[dict], marginal: LogMarginal, folder: Path) -> None:
+    model.eval()
+    x = test.most_probable(slice(None))
+    predicted = ppvae.predict(guide, x).argmax(-1)
+    codes = ppvae.features(guide, x, predicted)
+    figures = {
+        "learning_curves": plots.learning_curves(metrics),
+        "bounds": bounds(marginal),
+        "confusion": plots.confusion(test.y, predicted, model.num_classes),
+        "latent_space": plots.latent_space(codes[:5000], test.y[:5000]),
+        "reconstructions": plots.image_grid(
+            torch.stack([x[:12], decoded(model, codes[:12], predicted[:12])]), ["data", "reconstruction"]
+        ),
+        "class_samples": class_samples(model, template=codes),
+        "analogies": analogies(model, x, codes, test.y),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def bounds(marginal: LogMarginal) -> Figure:
+    """The guide's bounds at 1, 10, 100, ... particles, and log p(x)."""
+    counts = [*takewhile(lambda k: k < marginal.num_particles, BOUNDS_AT), marginal.num_particles]
+    of_guide = {k: marginal.bound(k) for k in counts}
+    return plots.bounds(of_guide, marginal.value, marginal.simulation_error, name_of(marginal.is_reliable))
+
+
+def name_of(is_reliable: bool) -> str:
+    """What an estimate is, in words for tables and figures."""
+    return "log p(x)" if is_reliable else "lower bound on log p(x)"
+
+
+def decoded(model, z: Tensor, y: Tensor) -> Tensor:
+    """The mean images of p(x | y, z)."""
+    return model.decode(z, y, event_dim=2).mean
+
+
+def with_every_class(model, z: Tensor) -> Tensor:
+    """The mean images of styles z (N, latent_dim) with every class, shape (N, classes, H, W)."""
+    classes = torch.arange(model.num_classes, device=z.device)
+    return decoded(model, z.unsqueeze(1).expand(-1, len(classes), -1), classes.expand(len(z), -1))
+
+
+def class_samples(model, template: Tensor, styles: int = 8) -> Figure:
+    """One style z ~ p(z) per row and one class per column."""
+    z = torch.randn(styles, model.latent_dim, generator=torch.Generator().manual_seed(0)).to(template)
+    columns = [str(label) for label in range(model.num_classes)]
+    return plots.image_grid(with_every_class(model, z), [f"style {i + 1}" for i in range(styles)], columns)
+
+
+def analogies(model, x: Tensor, codes: Tensor, y: Tensor) -> Figure:
+    """The style of one test image per row, decoded with every class."""
+    rows = torch.stack([(y == label).nonzero()[0, 0] for label in range(model.num_classes)])
+    images = torch.cat([x[rows, None], with_every_class(model, codes[rows])], 1)
+    return plots.image_grid(images, (), ["data", *map(str, range(model.num_classes))])
