@@ -131,8 +131,8 @@ def summary(result: ppvae.Comparison, own: str) -> dict:
 
 def print_table(config: Config, report: dict) -> None:
     title = (
-        f"{config.data}, {config.images} images, {config.epochs} epochs; nats ± standard error over images. Columns: the "
-        "guide of the training. log p(x) by Gaussians fitted to the posterior of each image; failed: images with a "
+        f"{config.data}, {config.images} images, {config.epochs} epochs; nats ± standard error over images. Columns: "
+        "the guide of the training. log p(x) by Gaussians fitted to the posterior of each image; failed: images with a "
         "bad k-hat; ≥: lower bound, since more than 5% failed"
     )
     heads = [head for name in report for head in (name, "published, from memory")]

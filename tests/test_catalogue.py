@@ -64,7 +64,7 @@ def test_parts_are_numbers_of_each_datum_or_of_the_batch_and_add_up_to_the_loss(
 def test_objective_refuses_a_pair_that_does_not_have_what_it_reads(pair, objective):
     model, guide, batch = ALL_PAIRS[pair].make_batch()
     expected = (
-        r"expected a guide that (can score|draws site 'y')|expected a (.*latent|fixed prior)|"
+        r"expected a (guide|model) that (can score|draws site 'y')|expected a (.*latent|fixed prior)|"
         r"expected the name of a latent site|expected a part 'rate/z'|"
         r"expected q\(z \| x\) (as a product|with a formula)"
     )

@@ -73,7 +73,8 @@ def compare_pairs(
 
     The weights of each guide give its own bounds, k-hat and effective sample size. log p(x) belongs to the model: it is
     estimated once for all guides of one model, as :func:`ppvae.log_marginal` does, from the guide with the highest mean
-    bound of all particles. Gaps are distances from it.
+    bound of all particles. Gaps are distances from it. Where a guide's bound is higher than log p(x) by more than the
+    simulation errors, a fitted proposal misses a mode that the guide covers, and log p(x) is marked as a lower bound.
 
     Args:
         pairs: (model, guide) by name. Guides of the same model object share its log p(x).

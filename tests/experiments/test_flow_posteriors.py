@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ppvae.evaluation import khat_limit
 from ppvae.training.run_folder import RunFolderError
 from tests.experiments.scripts import script
 
@@ -50,14 +51,18 @@ def test_scores_are_means_over_the_test_images(folder):
     assert list(rows) == ["none", "planar", "sylvester"]
     for name, row in rows.items():
         own = load_file(folder / name / "per_datum.safetensors")
-        assert (len(own["negative_elbo"]), len(own["nll"])) == (540, 30)
-        for key in ("negative_elbo", "nll"):
+        assert [len(own[key]) for key in flow_posteriors.SCORES] == [540, 30, 30]
+        for key in flow_posteriors.SCORES:
             assert row[key] == pytest.approx(own[key].mean().item())
         # A fair coin for each of 64 pixels costs 44.4 nats: the pair has learned something about the digits.
         assert 0 < row["nll"] < 64 * math.log(2)
         # The Monte Carlo error of the bound is smaller than the deviation of the gap between images.
-        gap = own["negative_elbo"][:30] - own["nll"]
-        assert gap.mean() > -4 * gap.std() / 30**0.5
+        for bound in (own["negative_elbo"][:30], own["guide_nll_bound"]):
+            gap = bound - own["nll"]
+            assert gap.mean() > -4 * gap.std() / 30**0.5
+        failed = (own["khat"] > khat_limit(50)).double().mean().item()
+        assert row["nll_failed"] == pytest.approx(failed)
+        assert row["nll_is_upper_bound"] == (failed > 0.05)
 
 
 def test_differences_are_paired(folder):
@@ -109,3 +114,12 @@ def test_grey_images_are_scored_in_bits_per_dimension(tmp_path, monkeypatch, cap
     text = capsys.readouterr().out
     assert f"{bits:.3f}" in text
     assert "4.53" in text  # published
+
+
+def test_table_marks_an_nll_that_is_an_upper_bound(folder, capsys):
+    (report,) = (row for name, row in table(folder).items() if name == "none")
+    for is_upper_bound, failed in ((True, 0.5), (False, 0.02)):
+        flow_posteriors.print_table([report | {"nll_is_upper_bound": is_upper_bound, "nll_failed": failed}])
+        text = capsys.readouterr().out
+        assert (f"≤ {report['nll']:.2f}" in text) == is_upper_bound
+        assert f"{failed:.0%}" in text

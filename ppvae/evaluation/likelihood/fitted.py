@@ -24,7 +24,8 @@ from ppvae.engine.particles import Draws, Particles, add_up
 from ppvae.engine.supports import is_point_mass, why_no_weights
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.coordinates import Coordinates, coordinates_of
-from ppvae.evaluation.likelihood.proposals import Proposal
+from ppvae.evaluation.likelihood.proposals import Proposal, draws_at_once
+from ppvae.evaluation.progress import blocks
 from ppvae.evaluation.requirements import is_discrete
 
 COPIES = 16  # of a datum, to see whether the support of a latent depends on another latent
@@ -90,11 +91,9 @@ class Problems:
 
     Attributes:
         pair: model and guide.
-        data: B data.
         batch: the datum of each posterior, P rows.
         coordinates: u.
         fixed: the discrete latents by name, (P, *event_shape).
-        place: index of the joint value and of the datum, each (P,).
         start: N(m, diag(s^2)) with the moments of the guide's draws, batch shape (P,).
 
     Example:
@@ -102,17 +101,15 @@ class Problems:
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
-        >>> batch = Batch(torch.zeros(3, 2))
-        >>> problems_of(pair, batch).log_joint(torch.zeros(5, 3, 2)).shape
+        >>> value, row = torch.zeros(3, dtype=torch.long), torch.arange(3)
+        >>> problems_of(pair.draw(Batch(torch.zeros(3, 2)), 9), pair, value, row).log_joint(torch.zeros(5, 3, 2)).shape
         torch.Size([5, 3])
     """
 
     pair: Pair
-    data: Batch
     batch: Batch
     coordinates: Coordinates
     fixed: Mapping[str, Tensor]
-    place: tuple[Tensor, Tensor]
     start: FullGaussian
 
     def __len__(self) -> int:
@@ -126,39 +123,29 @@ class Problems:
         return add_up(site.log_prob for site in self.pair.model_at(self.batch, values, draws).values()) + log_volume
 
 
-def problems_of(pair: Pair, batch: Batch, chunk: int = 1000) -> Problems | None:
-    """The posteriors of all data at each value of the discrete latents that is not negligible; None if there is none.
+def problems_of(particles: Particles, pair: Pair, value: Tensor, row: Tensor) -> Problems:
+    """The posteriors of some data at some joint values of the discrete latents.
 
     Args:
-        pair: model and guide, see :func:`fittable`.
-        batch: the data.
-        chunk: pairs of a particle and a datum that are evaluated at once.
+        particles: draws of the guide.
+        pair: that they come from, see :func:`fittable`.
+        value: index of each joint value, (P,); 0 where there is no discrete latent.
+        row: index of each datum, (P,).
 
     Example:
 
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
-        >>> batch = Batch(torch.zeros(3, 2))
-        >>> len(problems_of(pair, batch))
-        3
+        >>> particles = pair.draw(Batch(torch.zeros(3, 2)), num_particles=9)
+        >>> len(problems_of(particles, pair, value=torch.tensor([0, 0]), row=torch.tensor([0, 2])))
+        2
     """
-    particles = pair.draw(batch, START_DRAWS)
-    value, row = _not_negligible(pair, particles, chunk).nonzero(as_tuple=True)
-    if not len(row):
-        return None
-    posteriors = batch.rows(row)
-    coordinates = coordinates_of(pair, posteriors)  # a support may differ between data
+    batch = particles.batch.rows(row)
+    coordinates = coordinates_of(pair, batch)  # a support may differ between data
     mean, spread = _moments(coordinates.unconstrained(_draws(particles, coordinates.shapes, value, row)))
-    return Problems(
-        pair,
-        batch,
-        posteriors,
-        coordinates,
-        {name: each[value] for name, each in _joint_values(particles).items()},
-        (value, row),
-        FullGaussian(mean, torch.diag_embed(spread)),
-    )
+    fixed = {name: each[value] for name, each in _joint_values(particles).items()}
+    return Problems(pair, batch, coordinates, fixed, FullGaussian(mean, torch.diag_embed(spread)))
 
 
 def _moments(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,18 +195,19 @@ def _draws(particles: Particles, names: Iterable[str], value: Tensor, row: Tenso
     return {name: each[value, :, row].movedim(1, 0) for name, each in flat.items()}
 
 
-def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int, chunk: int) -> Tensor:
+def fitted_log_weight(pair: Pair, batch: Batch, proposal: Proposal, num_particles: int, chunk: int) -> Tensor:
     """log w_k of each datum under the proposal, fitted to its posteriors, (K, B), float64, on the CPU; in nats.
 
     The draws that are weighed are fresh, so that the mean of the weights is p(x).
 
     Args:
-        problems: all of the posteriors of B data.
+        pair: model and guide, see :func:`fittable`.
+        batch: B data.
         proposal: see :mod:`ppvae.evaluation.likelihood.proposals`.
         num_particles: K.
-        chunk: pairs of a particle and a datum that are evaluated at once.
+        chunk: pairs of a draw and a posterior that are evaluated at once.
 
-    Raises ContractError where q does not have the shapes of the start.
+    Raises ContractError where a fitted distribution does not have the shapes of the start.
 
     Example:
 
@@ -227,20 +215,21 @@ def fitted_log_weight(problems: Problems, proposal: Proposal, num_particles: int
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4)))
-        >>> data = Batch(torch.zeros(3, 2))
-        >>> problems = problems_of(pair, data)
-        >>> fitted_log_weight(problems, FullRank(steps=5), num_particles=7, chunk=100).shape
+        >>> fitted_log_weight(pair, Batch(torch.zeros(3, 2)), FullRank(steps=5), num_particles=7, chunk=100).shape
         torch.Size([7, 3])
     """
-    with torch.enable_grad():
-        q = proposal.fit(problems.log_joint, problems.start)
-    _require_shapes(q, problems)
-    fitted = _weighed(problems, q, num_particles, chunk)
-    if not problems.fixed:
-        return fitted
-    joint = _joint_log_weights(problems.pair, problems.data, num_particles, chunk)
-    value, row = (index.cpu() for index in problems.place)
-    joint[value, :, row] = fitted.T
+    particles = pair.draw(batch, START_DRAWS)
+    joint = torch.empty(1, num_particles, len(batch), dtype=torch.float64)
+    if _enumeration(particles):
+        joint = _joint_log_weights(pair, batch, num_particles, chunk)
+    values, rows = _not_negligible(pair, particles, chunk).nonzero(as_tuple=True)
+    for block in blocks(len(rows), max(1, chunk // draws_at_once(proposal))):
+        value, row = values[block], rows[block]
+        problems = problems_of(particles, pair, value, row)
+        with torch.enable_grad():
+            q = proposal.fit(problems.log_joint, problems.start)
+        _require_shapes(q, problems)
+        joint[value.cpu(), :, row.cpu()] = _weighed(problems, q, num_particles, chunk).T
     return joint.logsumexp(0)
 
 

@@ -7,6 +7,8 @@ A proposal is any object with ``fit(log_joint, start)``, which returns a distrib
     log_joint: u (draws, B, D) -> log p(x, u), shape (draws, B), in nats; differentiable
     start: a Gaussian with the mean and the standard deviations of the guide's draws, batch shape (B,)
 
+An attribute ``draws`` says how many draws of each datum it evaluates at once, 16 without one.
+
 The weights p(x, u) / q(u) of fresh draws of q have the mean p(x), whatever q was fitted to.
 """
 
@@ -20,19 +22,16 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from ppvae.distributions.gaussians import FullGaussian
-from ppvae.errors import ContractError, require_count
+from ppvae.errors import require_count
 from ppvae.evaluation.likelihood.hmc import LogDensity, with_gradient
+from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace, times
 
 FINAL_RATE = 0.05  # of the first learning rate
-SMALLEST_CURVATURE = 1e-3  # of log p(x, u), relative to that of the start
-STEP_LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 0.0)  # tried by each Newton iteration
-DIRECTIONS = 16  # columns of a Hessian that are computed at once
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
 
 
-class _NoSecondDerivative(ContractError):
-    """log p(x, u) can be differentiated only once."""
+DRAWS = 16  # of a proposal without an attribute ``draws``
 
 
 class Proposal(Protocol):
@@ -53,6 +52,17 @@ class Proposal(Protocol):
 
     def fit(self, log_joint: LogDensity, start: FullGaussian) -> dist.TorchDistribution:
         """q(u) of each datum, batch shape (B,) and event shape (D,)."""
+
+
+def draws_at_once(proposal: Proposal) -> int:
+    """Draws of each datum that a proposal evaluates at once: its attribute ``draws``, 16 without one.
+
+    Example:
+
+        >>> draws_at_once(FullRank(particles=32)), draws_at_once(Laplace())
+        (32, 8)
+    """
+    return getattr(proposal, "draws", DRAWS)
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,14 @@ class Laplace:
         require_count("newton", self.newton)
         _require_positive("scale", self.scale)
 
+    @property
+    def draws(self) -> int:
+        """Draws of each datum that are evaluated at once."""
+        return DIRECTIONS
+
     def fit(self, log_joint: LogDensity, start: FullGaussian) -> FullGaussian:
         """q(u) of each datum."""
-        return _widened(_laplace(log_joint, start, self.newton), self.scale)
+        return _widened(laplace(log_joint, start, self.newton), self.scale)
 
 
 @dataclass(frozen=True)
@@ -147,7 +162,7 @@ class FullRank:
     @property
     def draws(self) -> int:
         """Draws of each datum that are evaluated at once."""
-        return max(self.particles, COVERING_PARTICLES if self.cover else 0)
+        return max(self.particles, DIRECTIONS if self.newton else 0, COVERING_PARTICLES if self.cover else 0)
 
     def fit(self, log_joint: LogDensity, start: FullGaussian) -> FullGaussian:
         """q(u) of each datum."""
@@ -160,8 +175,8 @@ class FullRank:
         if not self.newton:
             return start
         try:
-            return _laplace(log_joint, start, self.newton)
-        except _NoSecondDerivative:
+            return laplace(log_joint, start, self.newton)
+        except NoSecondDerivative:
             return start
 
 
@@ -200,9 +215,9 @@ def _climb(
         adam.param_groups[0]["lr"] = rate
         tril = _lower(raw)
         e = torch.randn(particles, *mean.shape, dtype=mean.dtype, device=mean.device)
-        density, gradient = with_gradient(log_joint, start.at(mean + _times(tril, e)))
+        density, gradient = with_gradient(log_joint, start.at(mean + times(tril, e)))
         log_q = -0.5 * e.square().sum(-1)  # up to a number that is the same for all draws
-        path = _times(start.scale_tril.mT, gradient) + _solved(tril.mT, e)  # d log w / dv
+        path = times(start.scale_tril.mT, gradient) + _solved(tril.mT, e)  # d log w / dv
         path = path * weigh(density - log_q).unsqueeze(-1)
         slope = torch.einsum("nbi,nbj->bij", path, e).tril()
         mean.grad = -path.sum(0)
@@ -219,11 +234,6 @@ def _diagonal(matrix: Tensor) -> Tensor:
     return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
 
 
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Matrices (B, D, D) times vectors (..., B, D)."""
-    return torch.einsum("bij,...bj->...bi", matrix, vectors)
-
-
 def _solved(upper: Tensor, vectors: Tensor) -> Tensor:
     """Inverses of upper triangular matrices (B, D, D) times vectors (..., B, D)."""
     return torch.linalg.solve_triangular(upper, vectors.permute(1, 2, 0), upper=True).permute(2, 0, 1)
@@ -231,69 +241,6 @@ def _solved(upper: Tensor, vectors: Tensor) -> Tensor:
 
 def _widened(q: FullGaussian, scale: float) -> FullGaussian:
     return FullGaussian(q.loc, scale * q.scale_tril)
-
-
-def _laplace(log_joint: LogDensity, start: FullGaussian, iterations: int) -> FullGaussian:
-    """Newton's method with a line search, in coordinates v in which the start is N(0, I)."""
-
-    def log_density(v: Tensor) -> Tensor:
-        return log_joint(start.at(v))
-
-    lengths = torch.tensor(STEP_LENGTHS).to(start.loc).reshape(-1, 1, 1)
-    v = torch.zeros_like(start.loc)
-    for _ in range(iterations):
-        gradient, values, vectors = _curvature(log_density, v)
-        direction = _times(vectors, _times(vectors.mT, gradient) / values)
-        tried = v + lengths * direction
-        found = log_density(tried).nan_to_num(nan=-torch.inf).argmax(0)  # a step of length 0 never falls
-        v = tried[found, torch.arange(len(v), device=v.device)]
-    _, values, vectors = _curvature(log_density, v)
-    return FullGaussian(start.at(v), start.scale_tril @ _inverse_root(values, vectors))
-
-
-def _inverse_root(values: Tensor, vectors: Tensor) -> Tensor:
-    """Lower triangular L with L L' = V diag(1 / values) V', by a QR decomposition, which no condition number stops."""
-    upper = torch.linalg.qr((vectors / values.sqrt().unsqueeze(-2)).mT, mode="r").R
-    return upper.mT * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-
-
-def _curvature(log_density: LogDensity, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient at v (B, D), and the absolute eigenvalues and the eigenvectors of the Hessian.
-
-    A datum with a Hessian that is not finite has no gradient, and curvature 1 in every direction.
-    """
-    gradient, hessian = _derivatives(log_density, v)
-    finite = hessian.isfinite().flatten(1).all(-1) & gradient.isfinite().all(-1)
-    gradient = gradient.where(finite.unsqueeze(-1), 0.0)
-    hessian = hessian.where(finite[:, None, None], torch.eye(v.shape[-1]).to(v))
-    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
-    return gradient, values.abs().clamp(min=SMALLEST_CURVATURE), vectors
-
-
-def _derivatives(log_density: LogDensity, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient (B, D) and the Hessian (B, D, D) of log_density at v (B, D), some columns at a time."""
-    columns, gradient = [], torch.empty(0)
-    for directions in torch.eye(v.shape[-1]).to(v).split(DIRECTIONS):
-        with torch.enable_grad():
-            copies = v.expand(len(directions), *v.shape).detach().requires_grad_()
-            (slope,) = torch.autograd.grad(log_density(copies).sum(), copies, create_graph=True)
-            columns.append(_derivative_of((slope * directions.unsqueeze(1)).sum(), copies))
-        gradient = slope[0].detach()
-    return gradient, torch.cat(columns).movedim(0, 1)
-
-
-def _derivative_of(total: Tensor, u: Tensor) -> Tensor:
-    if not total.requires_grad:
-        return torch.zeros_like(u)
-    try:
-        return torch.autograd.grad(total, u, materialize_grads=True)[0]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise _NoSecondDerivative(
-            f"expected log p(x, z) with a second derivative, got {error}; use FullRank(newton=0), which needs the "
-            "first alone"
-        ) from error
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -12,13 +12,12 @@ from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import frozen
 from ppvae.engine.pair import Pair
 from ppvae.errors import ContractError
-from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight, problems_of
+from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight
 from ppvae.evaluation.likelihood.marginal import TOLERATED, LogMarginal, summary
 from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
-from ppvae.evaluation.likelihood.proposals import FullRank, Proposal
+from ppvae.evaluation.likelihood.proposals import FullRank, Proposal, draws_at_once
 from ppvae.evaluation.progress import blocks, tracked
 
-DRAWS = 16  # of each datum that a proposal evaluates at once, where it does not say
 MANY = 0.25  # share of the data that a fit leaves with a k-hat above the limit
 LISTED = 10  # rows of a warning
 
@@ -149,7 +148,7 @@ class _Fit:
             return found
         columns = torch.stack([found.value, found.standard_error, found.ess, found.khat])
         stage, diverged = found.stage.clone(), set(found.diverged)
-        size = max(1, self.chunk // getattr(proposal, "draws", DRAWS))
+        size = max(1, self.chunk // draws_at_once(proposal))
         for block in tracked(blocks(len(rows), size), f"fit: {name}", self.progress):
             index = rows[block]
             log_weight = self._log_weight(proposal, index, found.num_particles)
@@ -171,7 +170,4 @@ class _Fit:
 
     def _log_weight(self, proposal: Proposal, index: Tensor, num_particles: int) -> Tensor:
         batch = self.batch.rows(index.to(self.batch.x.device))
-        problems = problems_of(self.pair, batch, self.chunk)
-        if problems is None:
-            return torch.full((num_particles, len(index)), torch.nan, dtype=torch.float64)
-        return fitted_log_weight(problems, proposal, num_particles, self.chunk)
+        return fitted_log_weight(self.pair, batch, proposal, num_particles, self.chunk)

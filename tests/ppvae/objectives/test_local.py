@@ -63,16 +63,24 @@ def ended(model, x, start):
     return improved(model, MEAN_FIELD, as_batch(x), start, steps=20, learning_rate=0.5)
 
 
-@pytest.mark.parametrize("number", [1e200, torch.nan])
-def test_improved_keeps_the_start_of_a_datum_that_is_not_finite(number):
-    """The square of 1e200 overflows."""
+@pytest.mark.parametrize(("number", "validated"), [(1e200, True), (1e308, True), (torch.nan, False)])
+def test_improved_keeps_the_start_of_a_datum_that_is_not_finite(number, validated):
+    """The square of 1e200 overflows, and so does the gradient at 1e308. fit and evaluations do not validate."""
     model, x = linear_gaussian()
     x[2] = number
     start = torch.zeros(4, 4).double()
-    with pyro.validation_enabled(False):  # as in fit
+    with pyro.validation_enabled(validated):
         features = ended(model, x, start)
     assert torch.equal(features[2], start[2])
     assert (features[[0, 1, 3]] != 0).all()
+
+
+def test_improved_keeps_a_rise_that_is_far_smaller_than_the_spread_of_log_weights():
+    """The bounds at start and end are compared by the same random numbers."""
+    model, x = linear_gaussian()
+    start = torch.zeros(400, 4).double()
+    features = improved(model, MEAN_FIELD, as_batch(x.repeat(100, 1)), start, steps=1, learning_rate=1e-4)
+    assert (features != start).any(-1).double().mean() > 0.99
 
 
 def test_improved_keeps_the_start_where_the_bound_would_fall():

@@ -1,0 +1,38 @@
+"""Unnormalised log densities u (draws, B, D) -> (draws, B), to fit Gaussians to."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ppvae.distributions.gaussians import FullGaussian
+
+
+def standard(data: int, dim: int, dtype: torch.dtype = torch.float64) -> FullGaussian:
+    """N(0, I) for each datum."""
+    return FullGaussian(torch.zeros(data, dim, dtype=dtype), torch.eye(dim, dtype=dtype).expand(data, dim, dim))
+
+
+def gaussian(data: int, dim: int, spread: float = 1.0) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Mean, covariance and log density of a correlated Gaussian for each datum."""
+    mean = 3 * torch.randn(data, dim).double()
+    root = spread * (torch.randn(data, dim, dim).double() + torch.eye(dim).double())
+    covariance = root @ root.mT + 0.1 * spread**2 * torch.eye(dim).double()
+    q = torch.distributions.MultivariateNormal(mean, covariance, validate_args=False)
+    return mean, covariance, lambda u: q.log_prob(u) - 7
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """-u^2 / 2, the gradient of which has no derivative."""
+
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return -0.5 * u.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        (u,) = ctx.saved_tensors
+        return -u * slope
