@@ -200,7 +200,7 @@ def feature_scale(family: Family, features: Tensor, rounds: int = ROUNDS) -> Ten
     """
     q = family(features)
     if not q.has_rsample:
-        raise ContractError(f"expected a q(z) with reparameterised draws (rsample), got {q}; ascend another guide")
+        raise ContractError(f"expected a q(z) with reparameterised draws (rsample), got {q}; use another guide")
     spread, square = q.sample((ROUND * rounds,)).std(0), torch.zeros_like(features)
     for _ in range(rounds):
         rows = features.detach().repeat(ROUND, 1).requires_grad_()

@@ -50,8 +50,10 @@ def log_marginal(
     The guide is the first proposal q. Its weights can be trusted where their Pareto k-hat is at most
     min(1 - 1/log10 K, 0.7) and their effective sample size is at least K / 5. For every other datum a Gaussian with a
     full covariance is fitted to its own posterior, and fresh draws of it are weighed. A guide that fails for more than
-    5% of the data passes for others by chance: then all data are fitted. A datum that is still in doubt
-    gets a longer fit, then one that covers the posterior. What fails then is a lower bound, and is counted as failed.
+    5% of the data passes for others by chance: then all data are fitted. A datum that is still in doubt gets a longer
+    fit, then one that covers the posterior. What fails then is a lower bound, and is counted as failed. The higher of
+    two values is never chosen, with one exception: a fit that lies below a guide's estimate of good k-hat by more than
+    three standard errors misses a mode, and the guide's weights stay.
 
     Args:
         model: generative model.

@@ -1,6 +1,7 @@
 """Which proposal decides each datum: the guide where its weights can be trusted, fitted proposals elsewhere."""
 
 import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,12 +14,13 @@ from ppvae.engine.isolation import frozen
 from ppvae.engine.pair import Pair
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight
-from ppvae.evaluation.likelihood.marginal import TOLERATED, LogMarginal, summary
+from ppvae.evaluation.likelihood.marginal import TOLERATED, LogMarginal, Weighted, summary
 from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
 from ppvae.evaluation.likelihood.proposals import FullRank, Proposal, draws_at_once
 from ppvae.evaluation.progress import blocks, tracked
 
 MANY = 0.25  # share of the data that a fit leaves with a k-hat above the limit
+SIGNIFICANT = 3  # standard errors
 LISTED = 10  # rows of a warning
 
 Choice = Proposal | Literal["auto"] | None
@@ -85,8 +87,9 @@ def staged(
     """The estimates with those of the proposal in place of the guide's: for every datum, or with "auto" where in doubt.
 
     With "auto" each proposal of ``AUTO`` is tried in turn on the data that are still in doubt, see :meth:`Stage.rows`.
-    A datum keeps the weights of the last proposal that was fitted to it, whether they say more or less. Warns, with
-    their rows, of data whose fit diverged.
+    A datum keeps the weights of the last proposal that was fitted to it, whether they say more or less, unless the
+    guide's weights have a good k-hat and a value above theirs by more than three standard errors: then the fit misses a
+    mode. Warns, with their rows, of data whose fit diverged.
 
     Args:
         found: the estimates of the guide's weights.
@@ -121,7 +124,31 @@ def staged(
             return replace(found, not_fitted=str(error))
         for stage in AUTO:
             found = fit(found, stage.name, stage.proposal, stage.rows(found))
-    return _told(found)
+    return _told(_without_lost_modes(found))
+
+
+def _without_lost_modes(found: LogMarginal) -> LogMarginal:
+    """The estimates, with the guide's weights for data where these find significantly more than the fit.
+
+    A fit to one of several modes has good weights and a value that is too low. Where the k-hat of the guide's own
+    weights is good and their value is higher by more than three standard errors, the guide draws what the fit misses.
+    Within three errors the higher value is chance, and choosing it would bias the estimate.
+    """
+    guide = found.guide
+    error = (found.standard_error.square() + guide.standard_error.square()).sqrt()
+    lost = ~guide.failed & (guide.value - found.value > SIGNIFICANT * error)
+    columns = [torch.where(lost, *pair) for pair in zip(_columns(guide), _columns(found), strict=True)]
+    return _with_columns(found, columns, found.stage.masked_fill(lost, 0))
+
+
+def _columns(weights: Weighted) -> list[Tensor]:
+    """What the weights of each datum give, each (B,)."""
+    return [weights.value, weights.standard_error, weights.ess, weights.khat]
+
+
+def _with_columns(found: LogMarginal, columns: Iterable[Tensor], stage: Tensor) -> LogMarginal:
+    value, error, ess, khat = columns
+    return replace(found, value=value, standard_error=error, ess=ess, khat=khat, stage=stage)
 
 
 def _told(found: LogMarginal) -> LogMarginal:
@@ -146,7 +173,7 @@ class _Fit:
     def __call__(self, found: LogMarginal, name: str, proposal: Proposal, rows: Tensor) -> LogMarginal:
         if not len(rows):
             return found
-        columns = torch.stack([found.value, found.standard_error, found.ess, found.khat])
+        columns = torch.stack(_columns(found))
         stage, diverged = found.stage.clone(), set(found.diverged)
         size = max(1, self.chunk // draws_at_once(proposal))
         for block in tracked(blocks(len(rows), size), f"fit: {name}", self.progress):
@@ -156,17 +183,8 @@ class _Fit:
             columns[:, index[sound]] = torch.stack(summary(log_weight[:, sound]))
             stage[index[sound]] = len(found.stages)
             diverged = diverged - set(index[sound].tolist()) | set(index[~sound].tolist())
-        value, error, ess, khat = columns
-        return replace(
-            found,
-            value=value,
-            standard_error=error,
-            ess=ess,
-            khat=khat,
-            stage=stage,
-            stages=(*found.stages, name),
-            diverged=tuple(sorted(diverged)),
-        )
+        found = replace(found, stages=(*found.stages, name), diverged=tuple(sorted(diverged)))
+        return _with_columns(found, columns, stage)
 
     def _log_weight(self, proposal: Proposal, index: Tensor, num_particles: int) -> Tensor:
         batch = self.batch.rows(index.to(self.batch.x.device))

@@ -1,0 +1,382 @@
+"""Posteriors to fit to, and the weights of proposals fitted to them: discrete latents, labels, supports, refusals."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from torch import nn
+
+import ppvae
+from ppvae.distributions.gaussians import FullGaussian
+from ppvae.engine.batch import as_batch
+from ppvae.engine.evaluation import evaluation
+from ppvae.engine.isolation import frozen
+from ppvae.evaluation.likelihood import fitted as module
+from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight, problems_of
+from ppvae.evaluation.likelihood.proposals import FullRank, Laplace
+from tests.catalogue import PAIRS
+from tests.ppvae.evaluation.likelihood.known import LabelStyle, OneStyle, classes, small_linear, two_layers
+from tests.ppvae.oracles import gaussian_mixture
+
+
+class AtStart:
+    """The start itself, widened: no fit."""
+
+    def fit(self, log_joint, start):
+        return FullGaussian(start.loc, 1.5 * start.scale_tril)
+
+
+def log_weights(known, proposal, num_particles=50, chunk=1000):
+    with evaluation(known.model, known.guide, known.batch) as (pair, batch), frozen(known.model):
+        return fitted_log_weight(pair, batch, proposal, num_particles, chunk)
+
+
+def posteriors(known, value, row):
+    with evaluation(known.model, known.guide, known.batch) as (pair, batch):
+        return problems_of(pair.draw(batch, 4000), pair, torch.tensor(value), torch.tensor(row))
+
+
+def test_problem_log_joint_is_the_density_of_all_sites():
+    known = two_layers(3)
+    problems = posteriors(known, [0, 0], [2, 0])
+    u = torch.randn(5, 2, 5).double()
+    z1, z2, x = u[..., :3], u[..., 3:], known.batch.x[[2, 0]]
+    if list(problems.coordinates.shapes) == ["z2", "z1"]:
+        z2, z1 = u[..., :2], u[..., 2:]
+    expected = (
+        dist.Normal(0.0, 1.0).log_prob(z2).sum(-1)
+        + dist.Normal(z2 @ known.model.above.T, 0.5).log_prob(z1).sum(-1)
+        + dist.Normal(z1 @ known.model.below.T, 0.3).log_prob(x).sum(-1)
+    )
+    torch.testing.assert_close(problems.log_joint(u), expected)
+
+
+def test_problem_starts_at_the_moments_of_the_guide():
+    known = small_linear(3)
+    problems = posteriors(known, [0, 0, 0], [0, 1, 2])
+    posterior = known.model.posterior(known.batch.x)
+    spread = (posterior.precision_matrix.diagonal(dim1=-2, dim2=-1) ** -0.5).expand(3, 2)
+    assert ((problems.start.loc - posterior.mean).abs() < 4 * spread / 4000**0.5).all()
+    torch.testing.assert_close(problems.start.stddev, spread, rtol=4 / (2 * 4000) ** 0.5, atol=0)
+
+
+def test_problem_of_a_class_is_its_own_posterior():
+    """p(x, y, z) = p(x, y) p(z | x, y): Gaussian in z, with an integral that is known."""
+    known = classes(LabelStyle, "none", 6)
+    joint = known.model.log_joint(known.batch.x).detach()
+    problems = posteriors(known, [0, 1, 2, 1], [0, 0, 5, 3])
+    assert problems.fixed["y"].tolist() == [0, 1, 2, 1]
+    q = Laplace(newton=1, scale=1.0).fit(problems.log_joint, problems.start)
+    u = q.sample((3,))
+    expected = joint[[0, 0, 5, 3], [0, 1, 2, 1]]
+    torch.testing.assert_close(problems.log_joint(u) - q.log_prob(u), expected.expand(3, 4))
+
+
+@pytest.mark.parametrize("labelled", ["none", "some", "all"])
+@pytest.mark.parametrize("guide", [LabelStyle, OneStyle])
+def test_fitted_log_weight_is_exact_where_each_class_has_its_exact_posterior(monkeypatch, guide, labelled):
+    monkeypatch.setattr(module, "NEGLIGIBLE", 0.0)
+    known = classes(guide, labelled, 9)
+    found = log_weights(known, Laplace(newton=1, scale=1.0), 3)
+    torch.testing.assert_close(found, known.evidence.expand(3, 9))
+
+
+@pytest.mark.parametrize("chunk", [16, 48, 10_000])
+def test_fitted_log_weight_of_partly_labelled_data_is_exact_in_every_block(monkeypatch, chunk):
+    """Blocks of labelled rows alone, of unlabelled rows alone, and of both."""
+    monkeypatch.setattr(module, "NEGLIGIBLE", 0.0)
+    known = classes(LabelStyle, "some", 9)
+    known = type(known)(
+        known.model,
+        known.guide,
+        known.batch.rows(torch.tensor([0, 2, 4, 6, 1, 3, 5, 7, 8])),
+        known.evidence[[0, 2, 4, 6, 1, 3, 5, 7, 8]],
+    )
+    found = ppvae.log_marginal(
+        known.model, known.guide, known.batch, proposal=Laplace(newton=1, scale=1.0), num_particles=3, chunk=chunk
+    )
+    torch.testing.assert_close(found.value, known.evidence)
+
+
+def test_negligible_values_keep_the_draws_of_the_guide(monkeypatch):
+    """The mean of the weights stays p(x): here no value but the most probable one is fitted, by a poor proposal."""
+    monkeypatch.setattr(module, "NEGLIGIBLE", 0.5)
+    known = classes(OneStyle, "none", 12)
+    fits = []
+
+    class Counted(AtStart):
+        def fit(self, log_joint, start):
+            fits.append(len(start.loc))
+            return super().fit(log_joint, start)
+
+    ratio = (log_weights(known, Counted(), 20_000, chunk=10**6) - known.evidence).exp()
+    assert fits[0] <= 12
+    assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / 20_000**0.5).all()
+
+
+def test_fit_of_a_discrete_latent_leaves_negligible_values_out():
+    known = classes(LabelStyle, "none", 12)
+    share = (known.model.log_joint(known.batch.x) - known.evidence[:, None]).exp()
+    seen = []
+
+    class Counted(AtStart):
+        def fit(self, log_joint, start):
+            seen.append(len(start.loc))
+            return super().fit(log_joint, start)
+
+    log_weights(known, Counted(), 2)
+    certain, possible = int((share > 1e-3).sum()), int((share > 1e-9).sum())
+    assert certain <= sum(seen) <= possible < 36
+
+
+@pytest.mark.parametrize(
+    "proposal", [AtStart(), FullRank(steps=3, particles=2, scale=1.4, newton=0), Laplace(newton=1, scale=1.4)]
+)
+@pytest.mark.parametrize("make", [small_linear, lambda: classes(OneStyle, "some", 6), two_layers])
+def test_fitted_weights_have_the_mean_p_of_x_whatever_the_proposal(make, proposal):
+    known = make()
+    ratio = (log_weights(known, proposal, 20_000, chunk=10**6) - known.evidence).exp()
+    assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / 20_000**0.5).all()
+
+
+class Bounded(ppvae.Model):
+    """z ~ U(0, top) for a condition top, x ~ N(z, .5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.low = nn.Parameter(torch.zeros(()).double())
+
+    def forward(self, x, y=None, *, top):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(self.low.expand_as(top), top))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+class BoundedGuide(ppvae.Guide):
+    def forward(self, x, y=None, *, top):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(torch.zeros_like(top), top))
+
+
+def test_fitted_log_weight_of_a_support_that_differs_between_data_is_the_evidence():
+    top = torch.tensor([1.0, 3.0, 5.0]).double()
+    x = torch.tensor([0.5, 2.5, 4.5]).double()  # close to the upper end: a posterior with mass at its boundary
+    normal = torch.distributions.Normal(x, 0.5)
+    evidence = (normal.cdf(top) - normal.cdf(torch.zeros(3).double())).log() - top.log()
+    batch = as_batch(x, None, {"top": top})
+    found = ppvae.log_marginal(Bounded(), BoundedGuide(), batch, proposal=Laplace(scale=1.5), num_particles=20_000)
+    assert ((found.value - evidence).abs() < 4 * found.standard_error).all()
+    assert found.standard_error.max() < 0.05
+
+
+def test_fitted_log_weight_where_no_draw_of_the_guide_is_possible_keeps_the_weights_of_fresh_draws():
+    """A likelihood with a hard edge, which 50 draws of the guide miss in every class."""
+
+    class Edge(ppvae.Model):
+        def __init__(self):
+            super().__init__()
+            self.zero = nn.Parameter(torch.zeros(()).double())
+
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                pyro.sample("y", dist.Categorical(logits=x.new_zeros(2)), obs=y)
+                z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)) + self.zero, 1.0))
+                pyro.sample("x", dist.Uniform(z - 0.001, z + 0.001), obs=x)
+
+    class Wide(ppvae.Guide):
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                if y is None:
+                    pyro.sample("y", dist.Categorical(logits=x.new_zeros(2)))
+                pyro.sample("z", dist.Normal(x, 3.0))
+
+    x = torch.zeros(4).double()
+    found = ppvae.log_marginal(Edge(), Wide(), x, proposal=AtStart(), num_particles=200_000, chunk=10**6)
+    assert ((found.value - math.log(1 / (2 * math.pi) ** 0.5)).abs() < 4 * found.standard_error).all()
+
+
+def test_fit_may_differentiate_the_density_itself():
+    known = small_linear()
+
+    class ByAutograd:
+        def fit(self, log_joint, start):
+            mean = start.loc.clone().requires_grad_()
+            for _ in range(100):
+                (slope,) = torch.autograd.grad(log_joint(mean[None]).sum(), mean)
+                mean = (mean + 0.02 * slope).detach().requires_grad_()
+            return FullGaussian(mean, 2 * start.scale_tril)
+
+    found = ppvae.log_marginal(known.model, known.guide, known.batch, proposal=ByAutograd())
+    assert ((found.value - known.evidence).abs() < 4 * found.standard_error).all()
+    assert not found.value.requires_grad
+
+
+WRONG = {
+    r"\(3, 2\) and \(\) of Normal": lambda start: dist.Normal(start.loc, 1.0),
+    r"\(\) and \(2,\) of Independent": lambda start: dist.Normal(start.loc[0], 1.0).to_event(1),
+    r"\(3,\) and \(3,\) of Independent": lambda start: dist.Normal(start.loc[:, :1].expand(3, 3), 1.0).to_event(1),
+    r"\(\) and \(\) of NoneType": lambda start: None,
+}
+
+
+@pytest.mark.parametrize("found", WRONG)
+def test_fitted_log_weight_refuses_a_distribution_of_other_shapes(found):
+    class Own:
+        def fit(self, log_joint, start):
+            return WRONG[found](start)
+
+    with pytest.raises(ppvae.ContractError, match=rf"batch shape \(3,\) and event shape \(2,\), got {found}"):
+        log_weights(small_linear(3), Own())
+
+
+def refused(model, guide, x, y=None):
+    with evaluation(model, guide, x, y) as (pair, batch), pytest.raises(ppvae.ContractError) as error:
+        fittable(pair, batch)
+    message = str(error.value)
+    assert message.startswith("expected continuous latents, to fit a proposal to their posterior, but ")
+    assert message.endswith("call log_marginal with proposal=None, for the guide's weights")
+    return message
+
+
+def test_fittable_refuses_discrete_latents_alone():
+    model, x = gaussian_mixture()
+    assert "every latent of this pair is discrete: ['z']" in refused(model, PAIRS["mixture"].guide().double(), x)
+
+
+class WithCount(ppvae.Model):
+    """A count, which no sum can enumerate, shifts a Gaussian."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            n = pyro.sample("n", dist.Poisson(self.rate))
+            z = pyro.sample("z", dist.Normal(n, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+
+class CountGuide(ppvae.Guide):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("n", dist.Poisson(x.abs() + 0.1))
+            pyro.sample("z", dist.Normal(x, 0.3))
+
+
+def test_fittable_refuses_a_discrete_latent_that_is_not_enumerated():
+    assert "the discrete site 'n' is not enumerated" in refused(WithCount(), CountGuide(), torch.rand(3).double())
+
+
+class OneSite(ppvae.Model):
+    """A latent of some distribution on two elements."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior, self.one = prior, nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior(x))
+            pyro.sample("x", dist.Normal(z, self.one).to_event(1), obs=x)
+
+
+class SameSite(ppvae.Guide):
+    def __init__(self, posterior):
+        super().__init__()
+        self.posterior = posterior
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.posterior(x))
+
+
+def angle(x):
+    return dist.VonMises(torch.zeros_like(x), 1.0).to_event(1)
+
+
+def test_fittable_refuses_an_angle():
+    message = refused(OneSite(angle), SameSite(angle), torch.randn(3, 2).double())
+    assert "the space of the latent 'z' is no map of the real line: q has support Real() and p a circle" in message
+
+
+def test_fittable_refuses_a_point_mass():
+    def point(x):
+        return dist.Delta(torch.zeros_like(x)).to_event(1)
+
+    assert "the latent 'z' is a point mass" in refused(OneSite(point), SameSite(point), torch.randn(3, 2).double())
+
+
+def test_fittable_refuses_a_masked_latent():
+    def masked(x):
+        return dist.Normal(torch.zeros_like(x), 1.0).to_event(1).mask(x[:, 0] > 0)
+
+    assert "the latent 'z' is masked" in refused(OneSite(masked), SameSite(masked), torch.randn(3, 2).double())
+
+
+class ByClass(ppvae.Model):
+    """The interval of z ends at y + 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(logits=x.new_zeros(2)), obs=y)
+            top = (y + 1).to(x) * self.one
+            z = pyro.sample("z", dist.Uniform(torch.zeros_like(top), top))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+class ByClassGuide(ppvae.Guide):
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            if y is None:
+                y = pyro.sample("y", dist.Categorical(logits=x.new_zeros(2)))
+            top = (y + 1).to(x)
+            pyro.sample("z", dist.Uniform(torch.zeros_like(top), top))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fittable_refuses_a_support_that_depends_on_a_class(seed):
+    with evaluation(ByClass(), ByClassGuide(), torch.rand(1).double(), seed=seed) as (pair, batch):
+        with pytest.raises(ppvae.ContractError, match="'z'.*support depends on another latent"):
+            fittable(pair, batch)
+
+
+def test_fittable_takes_every_kind_of_row():
+    """Labelled rows have no discrete latent left; unlabelled ones do."""
+    for labelled in ("none", "some", "all"):
+        known = classes(LabelStyle, labelled, 4)
+        with evaluation(known.model, known.guide, known.batch) as (pair, batch):
+            assert fittable(pair, batch).dim == 3
+
+
+def test_fitted_log_weight_counts_a_mask_of_the_data():
+    """Masked elements have no part in the likelihood: the posterior is that of the others."""
+
+    class Masked(ppvae.Model):
+        def __init__(self, mask):
+            super().__init__()
+            self.mask, self.one = mask, nn.Parameter(torch.ones(()).double())
+
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), self.one).to_event(1))
+                with poutine.mask(mask=self.mask):
+                    pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x, mask = torch.randn(3, 2).double(), torch.tensor([True, False, True])
+    evidence = dist.Normal(0.0, 2**0.5).log_prob(x).sum(-1) * mask
+    found = ppvae.log_marginal(
+        Masked(mask),
+        SameSite(lambda x: dist.Normal(0 * x, 1.0).to_event(1)),
+        x,
+        proposal=Laplace(newton=1, scale=1.0),
+        num_particles=3,
+    )
+    torch.testing.assert_close(found.value, evidence)
