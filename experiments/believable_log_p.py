@@ -34,6 +34,13 @@ from ppvae.training import environment
 
 PAIRS = ("VAE", "IWAE", "flow guide", "two layers", "convolutional", "M2")
 
+SETTINGS = {  # that each part of a row depends on
+    "weights": ("images", "particles", "seed"),
+    "equal trust": ("ais_images", "particles", "more_particles", "seed"),
+    "AIS": ("ais_images", "particles", "temperatures", "chains", "seed"),
+    "BDMC": ("bdmc_images", "particles", "temperatures", "chains", "seed"),
+}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -66,7 +73,7 @@ def main(config: Config) -> list[dict]:
 
 
 def row(config: Config, name: str, train: Dataset, test: Dataset) -> dict:
-    """The results of one pair; parts that are in its file are not repeated."""
+    """The results of one pair; parts that are in its file, of the same settings, are not repeated."""
     if name not in RECIPES:
         raise ValueError(f"expected pairs among {sorted(RECIPES)}, got {name!r}")
     Console().print(name)
@@ -84,8 +91,9 @@ def row(config: Config, name: str, train: Dataset, test: Dataset) -> dict:
     file = config.out / f"{name.replace(', ', '-').replace(' ', '-')}.json"
     found = json.loads(file.read_text()) if file.exists() else {"pair": name, **environment(torch.device("cpu"))}
     for part, compute in parts.items():
-        if wanted[part] and part not in found:
-            found[part] = compute()
+        used = {key: getattr(config, key) for key in SETTINGS[part]}
+        if wanted[part] and found.get(part, {}).get("settings") != used:
+            found[part] = {**compute(), "settings": used}
             file.write_text(json.dumps(found, indent=2) + "\n")
     return found
 

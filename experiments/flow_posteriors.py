@@ -117,7 +117,8 @@ def main(config: Config) -> list[dict]:
 
 def settings(config: Config) -> dict:
     """The settings that all guides of one table have in common."""
-    return {name: value for name, value in asdict(config).items() if name not in ("guides", "device", "out")}
+    own = ("guides", "device", "out")
+    return {name: value for name, value in asdict(config).items() if name not in own} | {"log_p": "fitted"}
 
 
 def resolved(config: Config) -> Config:

@@ -17,6 +17,7 @@ from ppvae.engine.batch import Batch
 from ppvae.engine.contract import AmortizedGuide
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.tracing import arguments
+from ppvae.errors import require_count, require_positive
 from ppvae.objectives.bounds.evidence import ELBO, StickingTheLanding
 from ppvae.objectives.local import improved
 
@@ -61,8 +62,7 @@ class Refined(AmortizedGuide):
         num_particles: int = 8,
         path_only: bool = True,
     ):
-        if steps < 0 or not learning_rate > 0:
-            raise ValueError(f"expected steps >= 0 and learning_rate above 0, got {steps} and {learning_rate}")
+        steps, learning_rate = require_count("steps", steps, least=0), require_positive("learning_rate", learning_rate)
         super().__init__(guide.encoder)
         self.guide, self.steps, self.learning_rate = guide, steps, learning_rate
         self._model = [model]  # in a list, so that its parameters are not the guide's too

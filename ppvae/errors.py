@@ -1,5 +1,6 @@
 """The exceptions of ppvae. Each message states what was expected, what was given, and how to fix it."""
 
+import math
 from typing import Any
 
 
@@ -121,3 +122,18 @@ def require_count(name: str, value: Any, least: int = 1) -> int:
     if count < least:
         raise ValueError(f"expected {name} of at least {least}, got {count}")
     return count
+
+
+def require_positive(name: str, value: Any) -> float:
+    """A finite number above 0, as a float. Raises ValueError or TypeError for anything else.
+
+    Example:
+
+        >>> require_positive("learning_rate", 0.1)
+        0.1
+    """
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise TypeError(f"expected {name} to be a number, got {value!r}")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"expected {name} above 0 and finite, got {value}")
+    return float(value)

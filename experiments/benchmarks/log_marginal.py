@@ -60,7 +60,7 @@ def make_pair(seed: int) -> tuple[GaussianVAE, MeanFieldGaussian]:
 
 def ours(model, guide, x: Tensor, particles: int, seed: int) -> tuple[Tensor, Tensor]:
     """Estimate of log p(x) of each image, and its standard error."""
-    found = ppvae.log_marginal(model, guide, x, num_particles=particles, seed=seed)
+    found = ppvae.log_marginal(model, guide, x, proposal=None, num_particles=particles, seed=seed)
     return found.value, found.standard_error
 
 

@@ -94,7 +94,7 @@ def compare_pairs(
         ContractError: with the pair's name, where a guide and its model disagree about the latents, where q is no
             density over the prior's whole space, or where a requested proposal cannot be fitted, before anything is
             estimated; where the weights of a datum have no finite sum.
-        TypeError: ``proposal`` is none.
+        TypeError: ``proposal`` is not a proposal.
         ValueError: there is no pair, or fewer than two data.
 
     Example:

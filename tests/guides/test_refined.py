@@ -220,8 +220,9 @@ def test_refined_can_score_if_its_guide_can():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"steps": -1}, "steps >= 0 and learning_rate above 0"),
-        ({"learning_rate": 0.0}, "steps >= 0 and learning_rate above 0"),
+        ({"steps": -1}, "steps of at least 0, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate above 0 and finite, got 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate above 0 and finite, got inf"),
         ({"num_particles": 0}, "num_particles of at least 1, got 0"),
     ],
 )

@@ -52,3 +52,13 @@ def test_require_count_refuses_numbers_below_one(value):
 def test_require_count_refuses_what_is_no_whole_number(value):
     with pytest.raises(TypeError, match="expected epochs to be a whole number, got "):
         require_count("epochs", value)
+
+
+@pytest.mark.parametrize(("value", "error"), [(0.0, ValueError), (float("nan"), ValueError), ("a", TypeError)])
+def test_require_positive_refuses_other_values(value, error):
+    with pytest.raises(error, match="expected scale"):
+        require_positive("scale", value)
+
+
+def test_require_positive_gives_a_float():
+    assert require_positive("scale", 2) == 2.0

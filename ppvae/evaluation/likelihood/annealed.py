@@ -44,7 +44,8 @@ class AnnealedEstimate(PerDatum):
 class AnnealingCheck(PerDatum):
     """Another estimate of log p(x) less the one of annealed importance sampling from the prior, datum by datum; nats.
 
-    A mean that is below zero by more than two errors: the other estimate misses a part of the posterior.
+    Where the mean is below zero by more than two errors, the other estimate misses a part of the posterior. Annealed
+    importance sampling is a lower bound in expectation too: agreement within a large error says little.
 
     Example:
 

@@ -39,7 +39,7 @@ def fittable(pair: Pair, batch: Batch) -> Coordinates:
 
     Raises:
         ContractError: there is no continuous latent; a discrete latent is not enumerated; a latent is a point mass,
-            is masked, has a support that depends on another latent, or a space that is no map of the real line.
+            is masked, has a support that depends on another latent, or a support that is no image of the real line.
 
     Example:
 
@@ -61,7 +61,7 @@ def fittable(pair: Pair, batch: Batch) -> Coordinates:
         image = TransformedDistribution(Independent(unit, transform.domain.event_dim), transform)
         reason = why_no_weights(image, prior[name].distribution)
         if reason is not None:
-            raise _cannot_fit(f"the space of the latent {name!r} is no map of the real line: {reason}")
+            raise _cannot_fit(f"the support of the latent {name!r} is no image of the real line: {reason}")
     return coordinates
 
 
@@ -219,7 +219,7 @@ def fitted_log_weight(pair: Pair, batch: Batch, proposal: Proposal, num_particle
         torch.Size([7, 3])
     """
     particles = pair.draw(batch, START_DRAWS)
-    joint = torch.empty(1, num_particles, len(batch), dtype=torch.float64)
+    joint = torch.full((1, num_particles, len(batch)), torch.nan, dtype=torch.float64)
     if _enumeration(particles):
         joint = _joint_log_weights(pair, batch, num_particles, chunk)
     values, rows = _not_negligible(pair, particles, chunk).nonzero(as_tuple=True)
@@ -229,7 +229,9 @@ def fitted_log_weight(pair: Pair, batch: Batch, proposal: Proposal, num_particle
         with torch.enable_grad():
             q = proposal.fit(problems.log_joint, problems.start)
         _require_shapes(q, problems)
-        joint[value.cpu(), :, row.cpu()] = _weighed(problems, q, num_particles, chunk).T
+        fitted = _weighed(problems, q, num_particles, chunk).T
+        sound = fitted.logsumexp(1).isfinite()  # where a fit diverged, the guide's draws of this joint value stay
+        joint[value.cpu()[sound], :, row.cpu()[sound]] = fitted[sound]
     return joint.logsumexp(0)
 
 

@@ -1,4 +1,4 @@
-"""log p(x) by importance sampling from the guide, with diagnostics."""
+"""log p(x) by importance sampling, from the guide or from a proposal fitted to each datum, with diagnostics."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,13 +47,16 @@ def log_marginal(
 
         log p(x)  ~  log 1/K sum_k p(x, z_k) / q(z_k),   z_k ~ q(z)
 
-    The guide is the first proposal q. Its weights can be trusted where their Pareto k-hat is at most
-    min(1 - 1/log10 K, 0.7) and their effective sample size is at least K / 5. For every other datum a Gaussian with a
-    full covariance is fitted to its own posterior, and fresh draws of it are weighed. A guide that fails for more than
-    5% of the data passes for others by chance: then all data are fitted. A datum that is still in doubt gets a longer
-    fit, then one that covers the posterior. What fails then is a lower bound, and is counted as failed. The higher of
-    two values is never chosen, with one exception: a fit that lies below a guide's estimate of good k-hat by more than
-    three standard errors misses a mode, and the guide's weights stay.
+    The guide is the first proposal q. A datum is in doubt where the Pareto k-hat of its weights is above
+    min(1 - 1/log10 K, 0.7), or their effective sample size is below K / 5. A Gaussian with a full covariance is fitted
+    to the posterior of each datum in doubt, and fresh draws of it are weighed. A guide that leaves more than 5% of the
+    data in doubt passes for others by chance: then all data are fitted. Data that are still in doubt get a longer fit,
+    and those with a bad k-hat one that covers the posterior. The values of data with a bad k-hat at the end are lower
+    bounds, and are counted as failed.
+
+    Each datum has the value of its last fit, also where the guide's is higher. The one exception: where the k-hat of
+    the guide's weights is good and their value is higher by more than three standard errors, the fit misses a mode, and
+    the datum has the guide's value.
 
     Args:
         model: generative model.
@@ -61,19 +64,21 @@ def log_marginal(
         data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: labels, shape (B,), -1 where unknown; or None.
         proposal: "auto" for the above; None for the guide's weights alone; or an object such as
-            :class:`ppvae.evaluation.proposals.FullRank`, which is fitted to every datum.
+            :class:`ppvae.evaluation.proposals.FullRank`, which is fitted to every datum. The guide's weights are
+            computed in every case, for :meth:`LogMarginal.bound`.
         num_particles: weights per datum, K. "auto" fits nothing below 25, where k-hat does not exist.
-        check_with_ais: compare the first so many data with annealed importance sampling from the prior
-            (:func:`ppvae.ais`), and print the paired difference.
+        check_with_ais: compare the first so many data (all, if there are fewer) with annealed importance sampling from
+            the prior, by :func:`ppvae.ais` with its default settings, and print the paired difference.
         chunk: pairs of a particle and a datum (times the enumerated values) that are evaluated at once: the
-            bound on the memory of the pass. About a thousand stays in a CPU's cache.
+            bound on the memory of a pass through the model. About a thousand stays in a CPU's cache.
         seed: of the draws; the caller's random state does not change.
         keep_weights: keep 4 bytes for each particle of each datum, so that ``bound(k)`` works for every k.
         progress: show progress bars.
         given: conditions of B rows each. The estimate is that of log p(x | given).
 
-    The pair is in evaluation mode. Weights are computed in the pair's type and summed in float64. The mean of each
-    datum's weights is p(x), since q is fixed before the draws that are weighed.
+    The pair is in evaluation mode. Weights are computed in the pair's type and summed in float64. Each q is fixed
+    before its draws are weighed, so its weights have the mean p(x). "auto" chooses between sets of weights by their
+    k-hat and effective sample size, which lowers a value slightly where a proposal passes by chance.
 
     **Limit.** No weight shows a mode of the posterior that q never draws. With several modes of equal mass the estimate
     is too low by the logarithm of their number, and k-hat is silent. Annealed importance sampling from the prior on a

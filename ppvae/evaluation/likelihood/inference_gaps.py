@@ -23,6 +23,7 @@ from ppvae.engine.pair import Pair
 from ppvae.evaluation.likelihood.importance import encode, estimate, log_marginal
 from ppvae.evaluation.likelihood.marginal import LogMarginal, Weights
 from ppvae.evaluation.likelihood.per_datum import PerDatum
+from ppvae.evaluation.likelihood.stages import Choice
 from ppvae.evaluation.progress import blocks, tracked
 from ppvae.evaluation.requirements import require_amortized
 from ppvae.objectives.base import require_count
@@ -141,6 +142,7 @@ def gaps(
     data: Batch | HasBatch | Array,
     y: Array | None = None,
     *,
+    proposal: Choice = "auto",
     num_particles: int = 1000,
     ascent: Ascent = DEFAULT,
     seed: int = 0,
@@ -157,6 +159,7 @@ def gaps(
         guide: an :class:`AmortizedGuide`; its features are optimised datum by datum, starting from ``encode``.
         data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape).
         y: labels, shape (B,); or None.
+        proposal: of log p(x), see :func:`ppvae.log_marginal`.
         num_particles: draws for each bound and for log p(x), K.
         ascent: learning rate, patience, windows, data at once.
         seed: of the run.
@@ -182,7 +185,7 @@ def gaps(
     require_amortized(guide)
     options: dict[str, Any] = {"num_particles": require_count("num_particles", num_particles), "progress": progress}
     with evaluation(model, guide, data, y, given, seed=seed) as (_, batch):
-        log_p = log_marginal(model, guide, batch, seed=seed, **options)
+        log_p = log_marginal(model, guide, batch, proposal=proposal, seed=seed, **options)
         return Gaps(log_p, *local_bounds(model, guide, batch, ascent=ascent, seed=seed + 1, **options))
 
 

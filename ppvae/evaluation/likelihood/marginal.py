@@ -162,7 +162,8 @@ class LogMarginal(Weighted):
 
     def __repr__(self) -> str:
         quantity = self.quantity if self.is_reliable else f"lower bound on {self.quantity}"
-        notes = [f"median ess {self.median_ess:.1f}", f"k-hat bad in {self.khat_bad:.1%}", *self._notes()]
+        khat = "k-hat unknown" if math.isnan(self.khat_bad) else f"k-hat bad in {self.khat_bad:.1%}"
+        notes = [f"median ess {self.median_ess:.1f}", khat, *self._notes()]
         return (
             f"LogMarginal({quantity} {self.mean:.3f} nats, simulation error {self.simulation_error:.3f}, "
             f"sampling error {self.sampling_error:.3f} over {len(self.value)} data; {self.num_particles} particles, "

@@ -98,13 +98,13 @@ def _derivative_of(slope: Tensor, directions: Tensor, u: Tensor) -> Tensor:
         return torch.zeros_like(u)
     try:
         if _is_cut(slope):
-            raise RuntimeError("a function that is marked with @once_differentiable")
+            raise RuntimeError("a function with @once_differentiable")
         return torch.autograd.grad((slope * directions.unsqueeze(1)).sum(), u, materialize_grads=True)[0]
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         raise NoSecondDerivative(
-            f"expected log p(x, z) with a second derivative, got {error}; use FullRank(newton=0), which needs the "
+            f"expected log p(x, z) with a second derivative, but: {error}; use FullRank(newton=0), which needs the "
             "first alone"
         ) from error
 

@@ -22,7 +22,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from ppvae.distributions.gaussians import FullGaussian
-from ppvae.errors import require_count
+from ppvae.errors import require_count, require_positive
 from ppvae.evaluation.likelihood.hmc import LogDensity, with_gradient
 from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace, times
 
@@ -99,7 +99,7 @@ class Laplace:
 
     def __post_init__(self) -> None:
         require_count("newton", self.newton)
-        _require_positive("scale", self.scale)
+        require_positive("scale", self.scale)
 
     @property
     def draws(self) -> int:
@@ -157,7 +157,7 @@ class FullRank:
         for name in ("steps", "cover", "newton"):
             require_count(name, getattr(self, name), least=0)
         for name in ("learning_rate", "scale"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
 
     @property
     def draws(self) -> int:
@@ -241,8 +241,3 @@ def _solved(upper: Tensor, vectors: Tensor) -> Tensor:
 
 def _widened(q: FullGaussian, scale: float) -> FullGaussian:
     return FullGaussian(q.loc, scale * q.scale_tril)
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"expected {name} above 0 and finite, got {value}")

@@ -33,8 +33,8 @@ class Stage:
     Attributes:
         name: in tables.
         proposal: what is fitted.
-        only_failed: fit it where k-hat is above its limit, and not where there are few effective draws alone. Covering
-            mends the tails of the weights, and costs most.
+        only_failed: fit it where k-hat is above its limit, and not where only the effective sample size is small. The
+            covering fit improves the tails of the weights and is the slowest.
 
     Example:
 
@@ -51,9 +51,11 @@ class Stage:
 
         Draws that miss the tail of a posterior have even weights. A proposal that is too narrow therefore passes for
         some data by chance, and their values are too low. All data of the last proposal are fitted where it leaves too
-        many of them in doubt: above 5% for the guide, above 25% with a k-hat above its limit for a fit.
+        many of them in doubt: above 5% for the guide, above 25% with a k-hat above its limit for a fit. So are the data
+        whose last fit diverged.
         """
         doubt = found.failed if self.only_failed else found.in_doubt
+        doubt = doubt.index_fill(0, torch.tensor(found.diverged, dtype=torch.long), True)
         last = found.stage == len(found.stages) - 1
         by_guide = len(found.stages) == 1
         share = (found.in_doubt if by_guide else found.failed)[last].double().mean()
@@ -117,14 +119,18 @@ def staged(
     with frozen(pair.model) if isinstance(pair.model, nn.Module) else nullcontext():
         if not isinstance(proposal, str):
             fit = _Fit(pair, batch, chunk, progress)
-            return _told(fit(found, type(proposal).__name__, proposal, torch.arange(len(batch))))
+            return _warned(fit(found, type(proposal).__name__, proposal, torch.arange(len(batch))))
         try:
             fit = _Fit(pair, batch, chunk, progress)
+            for stage in AUTO:
+                found = fit(found, stage.name, stage.proposal, stage.rows(found))
+        except torch.OutOfMemoryError:
+            raise
         except ContractError as error:
             return replace(found, not_fitted=str(error))
-        for stage in AUTO:
-            found = fit(found, stage.name, stage.proposal, stage.rows(found))
-    return _told(_without_lost_modes(found))
+        except RuntimeError as error:  # of the model, such as an operation without a derivative
+            return replace(found, not_fitted=f"{type(error).__name__}: {error}")
+    return _warned(_without_lost_modes(found))
 
 
 def _without_lost_modes(found: LogMarginal) -> LogMarginal:
@@ -151,7 +157,7 @@ def _with_columns(found: LogMarginal, columns: Iterable[Tensor], stage: Tensor) 
     return replace(found, value=value, standard_error=error, ess=ess, khat=khat, stage=stage)
 
 
-def _told(found: LogMarginal) -> LogMarginal:
+def _warned(found: LogMarginal) -> LogMarginal:
     """The estimates, after a warning with the rows of the data whose fit diverged."""
     if found.diverged:
         rows = ", ".join(map(str, found.diverged[:LISTED])) + (", ..." if len(found.diverged) > LISTED else "")

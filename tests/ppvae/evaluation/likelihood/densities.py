@@ -1,8 +1,9 @@
-"""Unnormalised log densities u (draws, B, D) -> (draws, B), to fit Gaussians to."""
+"""Unnormalised log densities u (draws, B, D) -> (draws, B) to fit Gaussians to, and a proposal with heavy tails."""
 
 from collections.abc import Callable
 
 import torch
+from pyro import distributions as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -36,3 +37,10 @@ class OnceDifferentiable(torch.autograd.Function):
     def backward(ctx, slope):
         (u,) = ctx.saved_tensors
         return -u * slope
+
+
+class HeavyTailed:
+    """A Student distribution around the start."""
+
+    def fit(self, log_joint, start):
+        return dist.MultivariateStudentT(start.loc.new_tensor(3.0), start.loc, 2 * start.scale_tril)

@@ -22,10 +22,13 @@ class Known:
     batch: Batch
     evidence: Tensor
 
-    def repeated(self, times: int, datum: int = 0) -> "Known":
-        """One datum so many times: as many independent estimates of one number."""
-        index = torch.full((times,), datum)
-        return Known(self.model, self.guide, self.batch.rows(index), self.evidence[index])
+    def rows(self, index: list[int]) -> "Known":
+        """The same pair on some of the data, each as often as its index comes."""
+        return Known(self.model, self.guide, self.batch.rows(torch.tensor(index)), self.evidence[index])
+
+    def repeated(self, times: int) -> "Known":
+        """The data again and again: so many independent estimates."""
+        return self.rows([each % len(self.batch) for each in range(times)])
 
 
 class MeanField(Guide):
@@ -277,6 +280,48 @@ def counts(data: int = 24) -> Known:
         x = torch.poisson(exposure * dist.Exponential(torch.tensor(1.0).double()).sample((data,)))
         evidence = x * (exposure / (1 + exposure)).log() - (1 + exposure).log()
     return Known(model, NarrowCounts(), as_batch(x, None, {"exposure": exposure}), evidence)
+
+
+class Folded(Model):
+    """z ~ N(0, I), x ~ N(W |z|, .1^2 I): four modes of equal mass, one in each quadrant of z."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, 0.3], [-0.2, 0.8]]).double())
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.abs() @ self.weight.T, 0.1).to_event(1), obs=x)
+
+    def posterior(self, x: Tensor) -> dist.MultivariateNormal:
+        """The mode in the first quadrant, up to what it loses at the axes."""
+        precision = torch.eye(2).double() + self.weight.T @ self.weight / 0.01
+        covariance = torch.linalg.inv(precision)
+        return dist.MultivariateNormal(x @ self.weight @ covariance / 0.01, covariance)
+
+
+class OneQuadrant(Guide):
+    """The exact posterior, in one of its four modes."""
+
+    def __init__(self, oracle: Folded):
+        super().__init__()
+        self._oracle = [oracle]
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self._oracle[0].posterior(x))
+
+
+def folded(data: int = 12) -> Known:
+    """Modes that are at least five standard deviations apart: log p(x) is that of one mode, plus log 4."""
+    model = Folded()
+    with torch.no_grad():
+        z = 1 + torch.rand(data, 2).double()
+        x = z @ model.weight.T + 0.1 * torch.randn(data, 2).double()
+        covariance = model.weight @ model.weight.T + 0.01 * torch.eye(2).double()
+        of_one = dist.MultivariateNormal(torch.zeros(2).double(), covariance).log_prob(x)
+        return Known(model, OneQuadrant(model), as_batch(x), of_one + math.log(4))
 
 
 CASES = {
