@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ppvae import errors
-from ppvae.errors import require_count
+from ppvae.errors import require_count, require_positive
 
 BUILT_IN = {
     errors.ContractError: ValueError,

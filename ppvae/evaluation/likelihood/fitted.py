@@ -16,7 +16,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution
 
-from ppvae.distributions.gaussians import FullGaussian
+from ppvae.distributions.gaussians import FullGaussian, standard_normal
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
@@ -49,6 +49,8 @@ def fittable(pair: Pair, batch: Batch) -> Coordinates:
         >>> fittable(pair, Batch(torch.zeros(3, 2))).dim
         2
     """
+    if torch.is_inference_mode_enabled():
+        raise _cannot_fit("torch.inference_mode() is on, in which nothing has a gradient (torch.no_grad() is allowed)")
     with forked_randomness(batch.x.device):
         for part in batch.rows(slice(0, 1)).kinds():
             _require_fittable(pair.draw(part))
@@ -228,21 +230,27 @@ def fitted_log_weight(pair: Pair, batch: Batch, proposal: Proposal, num_particle
         problems = problems_of(particles, pair, value, row)
         with torch.enable_grad():
             q = proposal.fit(problems.log_joint, problems.start)
-        _require_shapes(q, problems)
+        _require_density(q, problems)
         fitted = _weighed(problems, q, num_particles, chunk).T
         sound = fitted.logsumexp(1).isfinite()  # where a fit diverged, the guide's draws of this joint value stay
         joint[value.cpu()[sound], :, row.cpu()[sound]] = fitted[sound]
     return joint.logsumexp(0)
 
 
-def _require_shapes(q: Any, problems: Problems) -> None:
-    """Raise ContractError unless q is one distribution over u for each posterior."""
+def _require_density(q: Any, problems: Problems) -> None:
+    """Raise ContractError unless q is one density over u for each posterior."""
     expected = (len(problems),), (problems.coordinates.dim,)
     found = tuple(getattr(q, "batch_shape", ())), tuple(getattr(q, "event_shape", ()))
     if found != expected:
         raise ContractError(
             f"expected fit to return a distribution of batch shape {expected[0]} and event shape {expected[1]}, got "
             f"{found[0]} and {found[1]} of {type(q).__name__}; the shapes are those of the start that fit is given"
+        )
+    reason = why_no_weights(q, standard_normal(problems.start.loc, problems.coordinates.dim))
+    if reason is not None:
+        raise ContractError(
+            f"expected fit to return a density over all real vectors, but {reason}: the weights do not exist; return a "
+            "Gaussian, for example"
         )
 
 

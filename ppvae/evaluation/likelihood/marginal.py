@@ -56,12 +56,12 @@ class Weighted(PerDatum):
 
     @property
     def in_doubt(self) -> Tensor:
-        """Data with a k-hat above its limit or an effective sample size below K / 5, bool, shape (B,).
+        """Data with a k-hat that is unknown or above its limit, or an effective sample size below K / 5, bool, (B,).
 
         With 50 latents the weights of a guide that miss most of the posterior have, for one datum in ten, a k-hat
         below the limit: few effective draws tell the rest.
         """
-        return self.failed | (self.ess < TRUSTED_ESS * self.num_particles)
+        return self.failed | self.khat.isnan() | (self.ess < TRUSTED_ESS * self.num_particles)
 
     @property
     def failed(self) -> Tensor:

@@ -11,7 +11,8 @@ from ppvae.distributions.gaussians import FullGaussian
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.hmc import LogDensity
 
-SMALLEST_CURVATURE = 1e-3  # of the log density, relative to that of the start
+SMALLEST_CURVATURE = 1e-7  # in coordinates in which the Hessian has a diagonal of ones
+NO_CURVATURE = 1e-12  # along a coordinate, which then has the curvature of the start
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 0.0)  # tried by each iteration
 DIRECTIONS = 8  # columns of a Hessian that are computed at once
 
@@ -68,16 +69,21 @@ def _inverse_root(values: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _curvature(log_density: LogDensity, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient at v (B, D), and the absolute eigenvalues and the eigenvectors of the Hessian.
+    """The gradient at v (B, D), and values (B, D) above 0 and vectors W with |Hessian|^-1 = W diag(1/values) W'.
 
-    A datum with a Hessian that is not finite has no gradient, and curvature 1 in every direction.
+    They are the absolute eigenvalues and the scaled eigenvectors of the Hessian in coordinates in which its diagonal is
+    one: a start may be far too narrow in some coordinates. A datum with a Hessian that is not finite has no gradient,
+    and curvature 1 in every direction.
     """
     gradient, hessian = _derivatives(log_density, v)
     finite = hessian.isfinite().flatten(1).all(-1) & gradient.isfinite().all(-1)
     gradient = gradient.where(finite.unsqueeze(-1), 0.0)
     hessian = hessian.where(finite[:, None, None], torch.eye(v.shape[-1]).to(v))
-    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
-    return gradient, values.abs().clamp(min=SMALLEST_CURVATURE), vectors
+    flat = hessian.diagonal(dim1=-2, dim2=-1).abs() < NO_CURVATURE
+    hessian = hessian - torch.diag_embed(flat.to(v.dtype))
+    scale = hessian.diagonal(dim1=-2, dim2=-1).abs().rsqrt().unsqueeze(-1)
+    values, vectors = torch.linalg.eigh(0.5 * scale * (hessian + hessian.mT) * scale.mT)
+    return gradient, values.abs().clamp(min=SMALLEST_CURVATURE), scale * vectors
 
 
 def _derivatives(log_density: LogDensity, v: Tensor) -> tuple[Tensor, Tensor]:

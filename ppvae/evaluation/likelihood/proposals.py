@@ -62,7 +62,7 @@ def draws_at_once(proposal: Proposal) -> int:
         >>> draws_at_once(FullRank(particles=32)), draws_at_once(Laplace())
         (32, 8)
     """
-    return getattr(proposal, "draws", DRAWS)
+    return require_count("draws of the proposal", getattr(proposal, "draws", DRAWS))
 
 
 @dataclass(frozen=True)

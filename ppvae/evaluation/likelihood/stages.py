@@ -79,7 +79,8 @@ def require_choice(proposal: Choice) -> None:
         Traceback (most recent call last):
         TypeError: expected proposal None, "auto" or an object with fit(log_joint, start), got 'best'
     """
-    if proposal is not None and proposal != "auto" and (not hasattr(proposal, "fit") or isinstance(proposal, type)):
+    known = proposal is None or (isinstance(proposal, str) and proposal == "auto")
+    if not known and (isinstance(proposal, type) or not callable(getattr(proposal, "fit", None))):
         raise TypeError(f'expected proposal None, "auto" or an object with fit(log_joint, start), got {proposal!r}')
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, BidirectionalEstimate
+from ppvae.evaluation.likelihood.annealed import AnnealedEstimate, AnnealingCheck, BidirectionalEstimate
 
 
 def estimate(value, error, chains=4):
@@ -35,3 +35,30 @@ def test_bidirectional_estimate_has_the_error_of_the_paired_differences():
 def test_bidirectional_estimate_of_one_datum_has_no_error():
     found = BidirectionalEstimate(estimate([-1.0], [0.1]), estimate([-0.5], [0.1]), torch.zeros(1, 5))
     assert math.isnan(found.gap_standard_error)
+
+
+def check(difference, error):
+    return AnnealingCheck(torch.tensor(difference), torch.tensor(error))
+
+
+def test_annealing_check_has_the_error_over_data_or_of_the_simulation_whichever_is_larger():
+    assert check([-1.0, -3.0], [0.1, 0.1]).error == pytest.approx(1)
+    assert check([-1.0, -1.0], [0.3, 0.4]).error == pytest.approx(0.25)
+    assert check([-1.0], [0.3]).error == pytest.approx(0.3)  # one datum has no error over data
+    assert check([-1.0, -3.0], [math.nan, math.nan]).error == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"), [(-0.21, "too low"), (-0.19, "agrees"), (0.0, "agrees"), (0.19, "agrees"), (0.21, "too high")]
+)
+def test_annealing_check_judges_by_two_errors(mean, verdict):
+    found = check(2 * [mean], 2 * [0.1 * 2**0.5])
+    assert found.verdict == verdict
+    assert repr(found) == f"AnnealingCheck({mean:.3f} +- 0.100 nats from AIS over 2 data, {verdict})"
+
+
+def test_annealing_check_without_an_error_gives_no_verdict():
+    """One particle has no standard error, and one datum none over data."""
+    found = check([-5.0], [math.nan])
+    assert math.isnan(found.error)
+    assert repr(found) == "AnnealingCheck(-5.000 +- nan nats from AIS over 1 data, no error)"

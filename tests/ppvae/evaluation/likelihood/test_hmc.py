@@ -2,7 +2,7 @@
 
 import torch
 
-from ppvae.evaluation.likelihood.hmc import hmc_step
+from ppvae.evaluation.likelihood.hmc import hmc_step, with_gradient
 
 
 def test_hmc_step_leaves_its_target_invariant():
@@ -29,3 +29,25 @@ def test_hmc_step_rejects_a_proposal_of_no_finite_energy():
     moved, accepted = hmc_step(finite_at_the_start_alone, u, torch.ones(1), 2)
     assert torch.equal(moved, u)
     assert not accepted.any()
+
+
+def test_with_gradient_is_the_density_and_its_derivative_without_a_graph():
+    u = torch.randn(4, 3, 2).double()
+    for differentiable in (u, u.clone().requires_grad_()):
+        with torch.no_grad():
+            density, gradient = with_gradient(lambda u: (u**3).sum(-1), differentiable)
+        torch.testing.assert_close(density, (u**3).sum(-1))
+        torch.testing.assert_close(gradient, 3 * u.square())
+        assert not density.requires_grad
+        assert not gradient.requires_grad
+        assert differentiable.grad is None
+
+
+def test_with_gradient_of_one_chain_does_not_depend_on_the_others():
+    u = torch.randn(2, 3, 2).double()
+    broken = u.clone()
+    broken[1, 1] = torch.nan
+    results = (with_gradient(lambda u: u.sin().sum(-1), each) for each in (u, broken))
+    for one, other in zip(*results, strict=True):
+        kept = torch.tensor([[True, True, True], [True, False, True]])
+        assert torch.equal(one[kept], other[kept])

@@ -20,8 +20,7 @@ from tests.ppvae.evaluation.likelihood.known import CASES, LabelStyle, classes, 
 from tests.ppvae.oracles import Exact, gaussian_mixture, linear_gaussian, nearly_exact
 
 SKEWED = ("normal gamma", "counts with an exposure")  # tails that no Gaussian covers in the logarithm of a latent
-SHORT = Annealing(100, chains=16, leapfrog_steps=5)
-COVERING = FullRank(cover=200, scale=1.1)
+SHORT = Annealing(100, chains=16, leapfrog_steps=3)
 
 
 def estimated(known, **options):
@@ -32,7 +31,7 @@ def estimated(known, **options):
 @pytest.mark.parametrize("proposal", ["auto", FullRank(), Laplace()], ids=["auto", "full rank", "Laplace"])
 @pytest.mark.parametrize("name", CASES)
 def test_log_marginal_of_a_fitted_proposal_is_the_evidence(name, proposal):
-    known = CASES[name]()
+    known = CASES[name]().repeated(96 if name in SKEWED else 24)  # 96: a share of failures is known well enough
     found = estimated(known, proposal=proposal)
     assert abs((found.value - known.evidence).mean()) < 3 * found.simulation_error
     assert (found.stage > 0).all()
@@ -58,7 +57,7 @@ def test_two_standard_errors_cover_the_evidence_in_95_percent_of_repeats(name):
     """Of 1,000 estimates; the share is known to .7%. Normal intervals: .954."""
     known = CASES[name]().repeated(1000)
     options = {"keep_weights": False, "chunk": 20_000}
-    proposals = {"auto": 1000, COVERING: 200} if name in SKEWED else {"auto": 200, FullRank(): 200}
+    proposals = {"auto": 1000} if name in SKEWED else {"auto": 200, FullRank(steps=30): 200}
     for proposal, num_particles in proposals.items():
         found = estimated(known, proposal=proposal, num_particles=num_particles, **options)
         inside = ((found.value - known.evidence).abs() < 2 * found.standard_error).double().mean()
@@ -100,13 +99,6 @@ def test_check_with_ais_finds_the_modes_that_no_draw_reaches(monkeypatch, capsys
     assert capsys.readouterr().out == f"{found.check!r}\n"
     assert f"{found.check!r})" in repr(found)
     torch.testing.assert_close(found.value, estimated(known).value)
-
-
-@pytest.mark.slow
-def test_check_with_ais_by_its_default_settings_finds_the_modes():
-    found = estimated(folded(), check_with_ais=2)
-    assert found.check.mean == pytest.approx(-math.log(4), abs=0.3)
-    assert found.check.verdict == "too low"
 
 
 def test_check_with_ais_agrees_where_the_fit_is_right(monkeypatch):

@@ -72,9 +72,20 @@ def test_laplace_never_falls():
         assert (after >= before - 1e-12).all()
 
 
-def test_laplace_of_a_flat_direction_is_bounded_by_the_smallest_curvature():
-    q = laplace(lambda u: -0.5 * u[..., 0].square(), standard(2, 2), iterations=1)
-    torch.testing.assert_close(q.variance, torch.tensor([1.0, 1000.0]).double().expand(2, 2))
+def test_laplace_keeps_the_scale_of_the_start_along_a_flat_coordinate():
+    q = laplace(lambda u: -50 * u[..., 0].square(), standard(2, 2), iterations=1)
+    torch.testing.assert_close(q.variance, torch.tensor([0.01, 1.0]).double().expand(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("spread", [(1e-5, 1e-5), (1e-5, 1.0), (1e5, 1e5)])
+def test_laplace_does_not_depend_on_the_scale_of_the_start(spread, dtype):
+    """A start that is far too narrow must not bound the result."""
+    start = FullGaussian(torch.zeros(1, 2, dtype=dtype), torch.diag(torch.tensor(spread, dtype=dtype)).unsqueeze(0))
+    tilt = torch.tensor([[1.0, 0.8], [0.0, 1.0]], dtype=dtype)
+    q = laplace(lambda u: -0.5 * ((u - 1) @ tilt).square().sum(-1), start, iterations=2)
+    torch.testing.assert_close(q.loc, torch.ones(1, 2, dtype=dtype), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(q.precision_matrix[0], tilt @ tilt.mT, rtol=1e-3, atol=1e-3)
 
 
 def test_laplace_of_a_density_that_is_not_finite_is_the_start_and_leaves_other_data_alone():

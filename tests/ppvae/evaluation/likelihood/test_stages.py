@@ -267,19 +267,46 @@ def test_weights_of_a_datum_that_overflow_leave_it_with_the_guide():
     assert found.stage.tolist() == [0, 1, 1]
 
 
-def test_error_of_a_proposal_reaches_the_caller_and_changes_nothing():
-    class Failing:
-        def fit(self, log_joint, start):
-            log_joint(start.loc[None])
-            raise RuntimeError("out of ideas")
+class Failing:
+    """A fit that ends in an error at its second block of data."""
 
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def fit(self, log_joint, start):
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return Laplace(scale=1.0).fit(log_joint, start)
+
+
+def test_error_of_an_explicit_proposal_reaches_the_caller_and_changes_nothing():
     known = small_linear()
     known.model.bias.requires_grad_(False)
     state = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="out of ideas"):
-        estimated(known, Failing())
+        estimated(known, Failing(RuntimeError("out of ideas")), chunk=32)
     assert torch.equal(torch.get_rng_state(), state)
     assert [p.requires_grad for p in known.model.parameters()] == [True, False, True]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("derivative is not implemented"), ppvae.ContractError("not for me")])
+def test_auto_keeps_the_weights_that_it_has_where_a_fit_ends_in_an_error(monkeypatch, error):
+    """The values are those of the stages that ended well."""
+    monkeypatch.setattr(module, "AUTO", (Stage("moved", Moved()), Stage("failing", Failing(error))))
+    known = small_linear(30)
+    found = estimated(known, "auto", chunk=64)
+    assert str(error) in found.not_fitted
+    assert str(error) in repr(found)
+    assert found.stages == ("guide", "moved")
+    assert found.value.isfinite().all()
+    assert [p.requires_grad for p in known.model.parameters()] == [True, True, True]
+
+
+def test_auto_passes_on_that_memory_is_short(monkeypatch):
+    monkeypatch.setattr(module, "AUTO", (Stage("failing", Failing(torch.OutOfMemoryError("no memory"))),))
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        estimated(small_linear(30), "auto", chunk=64)
 
 
 def test_auto_below_25_particles_says_why_nothing_is_fitted():
@@ -303,7 +330,12 @@ UNFITTED = {
         torch.rand(8).double() + 3,
         "the discrete site 'n' is not enumerated",
     ),
-    "an angle": lambda: (OneSite(angle), SameSite(narrow_angle), torch.randn(8, 2).double(), "no image of the real line"),
+    "an angle": lambda: (
+        OneSite(angle),
+        SameSite(narrow_angle),
+        torch.randn(8, 2).double(),
+        "no image of the real line",
+    ),
 }
 
 
