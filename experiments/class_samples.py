@@ -1,14 +1,14 @@
 """Class-conditional samples of M2, read by an independent classifier.
 
-Claim: samples of p(x | y, z) with z ~ p(z) show their class more often after training with q(z | x, y) than with one
-q(z | x) for all classes, because z then holds less of the class. They do not always show it: with 100 labels and seed
-0, 78% of the samples are read as their class after q(z | x, y), and 45% after q(z | x).
+Claim: samples of p(x | y, z) with z ~ p(z) show their class if the decoder learns from `GeneratedLabels` (Hu et al.
+2017, "Toward Controlled Generation of Text"): 98% are read as their class, with 100 labels and seed 0. A guide
+q(z | x, y) alone gives 78%, and one q(z | x) for all classes 45%, because z then holds a part of the class.
 
 The classifier is trained on all labelled training images (60,000 of MNIST) and on none of the runs. It is trained on
 grey images, randomly warped, because it reads mean images E[x | y, z], which are grey and slightly blurred as well. A
 finished classifier is kept in the run folder and not trained again.
 
-    python experiments/class_samples.py --runs runs/ssvae-mnist-100labels-seed0-1 runs/ssvae-mnist-100labels-seed1-1
+    python experiments/class_samples.py --runs runs/ssvae-mnist-100labels-seed0-1
 
 Each argument is the folder of a finished run of ssvae_mnist.py. Writes to the run folder: the classifier's training,
 report.json.

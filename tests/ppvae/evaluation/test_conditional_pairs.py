@@ -8,6 +8,7 @@ import torch
 
 import ppvae
 from ppvae.evaluation import Annealing, Ascent, inference_data, reconstruct, sample
+from ppvae.evaluation.likelihood.proposals import FullRank, Laplace
 from tests.ppvae.oracles import conditional_cases
 
 CASES = list(conditional_cases())
@@ -42,6 +43,17 @@ def test_log_marginal_of_the_exact_guide_is_the_evidence_however_the_data_are_gi
     ]
     for each in found:
         torch.testing.assert_close(each.value, pair.log_evidence(batch.x))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_log_marginal_of_the_fitted_posterior_is_the_evidence_under_labels_and_conditions(name):
+    pair = case(name)
+    evidence = pair.log_evidence(pair.batch.x)
+    exact = ppvae.log_marginal(pair.model, pair.wide, pair.batch, proposal=Laplace(scale=1.0), num_particles=3)
+    torch.testing.assert_close(exact.value, evidence)
+    found = ppvae.log_marginal(pair.model, pair.wide, pair.batch, proposal=FullRank(steps=20))
+    assert ((found.value - evidence).abs() < 4 * found.standard_error).all()
+    assert found.quantity == exact.quantity != "log p(x)"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -282,6 +282,35 @@ def counts(data: int = 24) -> Known:
     return Known(model, NarrowCounts(), as_batch(x, None, {"exposure": exposure}), evidence)
 
 
+class Bounded(Model):
+    """z ~ U(0, top) for a condition top, x ~ N(z, .5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.low = nn.Parameter(torch.zeros(()).double())
+
+    def forward(self, x, y=None, *, top):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(self.low.expand_as(top), top))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+class BoundedGuide(Guide):
+    """The prior."""
+
+    def forward(self, x, y=None, *, top):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(torch.zeros_like(top), top))
+
+
+def bounded() -> Known:
+    """A support that differs between data; two posteriors have most of their mass at its upper end."""
+    model, top, x = Bounded(), torch.tensor([1.0, 3.0, 5.0]).double(), torch.tensor([0.5, 2.9, 5.5]).double()
+    likelihood = torch.distributions.Normal(x, 0.5)
+    evidence = (likelihood.cdf(top) - likelihood.cdf(torch.zeros(3).double())).log() - top.log()
+    return Known(model, BoundedGuide(), as_batch(x, None, {"top": top}), evidence)
+
+
 class Folded(Model):
     """z ~ N(0, I), x ~ N(W |z|, .1^2 I): four modes of equal mass, one in each quadrant of z."""
 

@@ -18,9 +18,9 @@ from ppvae.engine.pair import Pair
 from ppvae.evaluation.likelihood import fitted as module
 from ppvae.evaluation.likelihood.fitted import fittable, fitted_log_weight, problems_of
 from ppvae.evaluation.likelihood.proposals import FullRank, Laplace
-from tests.catalogue import PAIRS
+from tests.catalogue import ALL_PAIRS, FLOWS, PAIRS, two_layer_evidence
 from tests.ppvae.evaluation.likelihood.densities import HeavyTailed
-from tests.ppvae.evaluation.likelihood.known import LabelStyle, OneStyle, classes, small_linear, two_layers
+from tests.ppvae.evaluation.likelihood.known import LabelStyle, OneStyle, bounded, classes, small_linear, two_layers
 from tests.ppvae.evaluation.likelihood.unfitted import CountGuide, OneSite, SameSite, WithCount, angle
 from tests.ppvae.oracles import gaussian_mixture
 
@@ -151,34 +151,11 @@ def test_fitted_weights_have_the_mean_p_of_x_whatever_the_proposal(make, proposa
     assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / 20_000**0.5).all()
 
 
-class Bounded(ppvae.Model):
-    """z ~ U(0, top) for a condition top, x ~ N(z, .5)."""
-
-    def __init__(self):
-        super().__init__()
-        self.low = nn.Parameter(torch.zeros(()).double())
-
-    def forward(self, x, y=None, *, top):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Uniform(self.low.expand_as(top), top))
-            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
-
-
-class BoundedGuide(ppvae.Guide):
-    def forward(self, x, y=None, *, top):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Uniform(torch.zeros_like(top), top))
-
-
 def test_fitted_log_weight_of_a_support_that_differs_between_data_is_the_evidence():
-    top = torch.tensor([1.0, 3.0, 5.0]).double()
-    x = torch.tensor([0.5, 2.5, 4.5]).double()  # close to the upper end: a posterior with mass at its boundary
-    normal = torch.distributions.Normal(x, 0.5)
-    evidence = (normal.cdf(top) - normal.cdf(torch.zeros(3).double())).log() - top.log()
-    batch = as_batch(x, None, {"top": top})
-    found = ppvae.log_marginal(Bounded(), BoundedGuide(), batch, proposal=HeavyTailed(), num_particles=20_000)
-    assert ((found.value - evidence).abs() < 4 * found.standard_error).all()
-    assert found.standard_error.max() < 0.05
+    known = bounded()
+    ratio = (log_weights(known, HeavyTailed(), 20_000, chunk=10**6) - known.evidence).exp()
+    assert ((ratio.mean(0) - 1).abs() < 4 * ratio.std(0) / 20_000**0.5).all()
+    assert (ratio.std(0) < 5).all()
 
 
 class Edge(ppvae.Model):
@@ -347,3 +324,49 @@ def test_fitted_log_weight_leaves_masked_data_out():
     guide = SameSite(lambda x: dist.Normal(0 * x, 1.0).to_event(1))
     found = ppvae.log_marginal(Masked(), guide, x, proposal=Laplace(newton=1, scale=1.0), num_particles=3, shown=shown)
     torch.testing.assert_close(found.value, evidence)
+
+
+@pytest.mark.parametrize("name", [name for name, pair in ALL_PAIRS.items() if not pair.discrete_only])
+def test_fitted_log_weight_of_every_pair_is_finite_for_labelled_and_unlabelled_rows(name):
+    model, guide, batch = ALL_PAIRS[name].make_batch()
+    for kind in ALL_PAIRS[name].kinds(batch).values():
+        with evaluation(model, guide, kind) as (pair, data), frozen(model):
+            found = fitted_log_weight(pair, data, FullRank(steps=2), 4, chunk=1000)
+        assert found.shape == (4, len(kind))
+        assert found.isfinite().all()
+
+
+LAYERS = ("bottom_up", "top_down")
+LINEAR = ("linear_gaussian", "missing", "full_rank", "mixture_guide", *(f"flow_{family}" for family in FLOWS))
+
+
+@pytest.mark.parametrize("name", LAYERS + LINEAR)
+def test_laplace_of_a_gaussian_pair_is_exact_whatever_its_guide(name):
+    """Also for guides that cannot score a value which they did not draw."""
+    model, guide, x = PAIRS[name].make()
+    evidence = two_layer_evidence(model, x) if name in LAYERS else model.log_evidence(x)
+    found = ppvae.log_marginal(model, guide, x, proposal=Laplace(scale=1.0), num_particles=3)
+    torch.testing.assert_close(found.value, evidence.detach())
+
+
+def test_fittable_refuses_inference_mode():
+    known = small_linear(3)
+    with torch.inference_mode():
+        found = ppvae.log_marginal(known.model, known.guide, known.batch, num_particles=60)
+        with pytest.raises(ppvae.ContractError, match=r"torch.inference_mode\(\) is on"):
+            ppvae.log_marginal(known.model, known.guide, known.batch, proposal=Laplace())
+    assert "torch.inference_mode() is on" in found.not_fitted
+    with torch.no_grad():
+        found = ppvae.log_marginal(known.model, known.guide, known.batch, proposal=Laplace(scale=1.0))
+    torch.testing.assert_close(found.value, known.evidence)
+
+
+def test_fitted_log_weight_refuses_a_density_over_a_part_of_the_space():
+    class Positive:
+        def fit(self, log_joint, start):
+            return dist.LogNormal(start.loc, 1.0).to_event(1)
+
+    with pytest.raises(
+        ppvae.ContractError, match=r"density over all real vectors, but q is positive on \(0, inf\) alone"
+    ):
+        log_weights(small_linear(3), Positive())

@@ -116,6 +116,8 @@ def test_check_with_ais_refuses_before_it_estimates_what_ais_refuses(monkeypatch
         estimated(known, check_with_ais=2)
     with pytest.raises(ValueError, match="check_with_ais of at least 0, got -1"):
         estimated(known, check_with_ais=-1)
+    with pytest.raises(TypeError, match=r"expected check_with_ais to be a whole number, got 2\.5"):
+        estimated(known, check_with_ais=2.5)
 
 
 def test_auto_keeps_a_guide_that_draws_the_modes_which_a_fit_misses():

@@ -10,6 +10,7 @@ from ppvae.engine.evaluation import evaluation
 from ppvae.evaluation import Annealing
 from ppvae.evaluation.likelihood.path import Path
 from tests.catalogue import PAIRS
+from tests.ppvae.evaluation.likelihood.known import bounded
 
 
 class Nested(ppvae.Model):
@@ -52,3 +53,10 @@ def test_path_goes_from_the_prior_or_the_guide_to_the_joint_density(with_guide):
         sites = pair.model_at(batch, {"shape": shape, "size": size}, 3)
         volume = u[..., 2]  # log |d exp(u) / du|
         torch.testing.assert_close(ends[1], sum(site.log_prob for site in sites.values()) + volume)
+
+
+def test_path_takes_a_support_that_differs_between_data():
+    known = bounded()
+    found = ppvae.ais(known.model, known.batch, annealing=Annealing(temperatures=30, chains=200, leapfrog_steps=5))
+    assert ((found.value - known.evidence).abs() < 4 * found.standard_error).all()
+    assert found.standard_error.max() < 0.1
