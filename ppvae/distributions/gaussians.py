@@ -1,5 +1,6 @@
 """Gaussians over vectors."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -58,6 +59,15 @@ class FullGaussian(dist.MultivariateNormal):
     def at(self, e: Tensor) -> Tensor:
         """loc + L e, for standard normal e of shape (draws, B, D) or (B, D)."""
         return self.loc + torch.einsum("bij,...bj->...bi", self.scale_tril, e)
+
+    def draw(self, num_draws: int) -> tuple[Tensor, Tensor]:
+        """Draws u = loc + L e, shape (num_draws, B, D), and log q(u), (num_draws, B), from e.
+
+        ``log_prob`` solves for e, which loses every digit where L is badly conditioned.
+        """
+        e = torch.randn(num_draws, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+        log_volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self.at(e), -0.5 * e.square().sum(-1) - log_volume - 0.5 * e.shape[-1] * math.log(2 * math.pi)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws, shape (*sample_shape, B, D)."""

@@ -259,9 +259,17 @@ def _weighed(problems: Problems, q: dist.TorchDistribution, num_particles: int, 
     log_weight = torch.empty(num_particles, len(problems), dtype=torch.float64)
     with torch.no_grad():
         for part in log_weight.split(max(1, chunk // len(problems))):
-            u = q.sample((len(part),))
-            part.copy_(problems.log_joint(u) - q.log_prob(u))
+            u, log_q = _drawn(q, len(part))
+            part.copy_(problems.log_joint(u) - log_q)
     return log_weight
+
+
+def _drawn(q: dist.TorchDistribution, num_draws: int) -> tuple[Tensor, Tensor]:
+    """Draws of q and their log densities, each with the draws first."""
+    if isinstance(q, FullGaussian):
+        return q.draw(num_draws)
+    u = q.sample((num_draws,))
+    return u, q.log_prob(u)
 
 
 def _joint_log_weights(pair: Pair, batch: Batch, num_particles: int, chunk: int) -> Tensor:

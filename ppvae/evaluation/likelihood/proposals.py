@@ -29,6 +29,7 @@ from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, l
 FINAL_RATE = 0.05  # of the first learning rate
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
+USUAL_DIM = 50  # length of u up to which the learning rate applies as given; beyond, it falls with the length
 
 
 DRAWS = 16  # of a proposal without an attribute ``draws``
@@ -125,7 +126,8 @@ class FullRank:
     Args:
         steps: on the bound.
         particles: draws of each step.
-        learning_rate: of the first step; the last has a twentieth of it.
+        learning_rate: of the first step; the last has a twentieth of it. For D above 50 latents it is multiplied by
+            50 / D.
         scale: factor on the standard deviations at the end.
         cover: steps on the forward KL, each with 64 draws.
         newton: iterations of the Laplace approximation; 0 starts from the guide.
@@ -211,8 +213,9 @@ def _climb(
     mean = torch.zeros_like(start.loc)
     raw = torch.zeros_like(start.scale_tril)  # log L on the diagonal, L below
     adam = torch.optim.Adam([mean, raw])
+    slower = min(1.0, USUAL_DIM / mean.shape[-1])  # D^2 elements that move at once move q further
     for rate in rates:
-        adam.param_groups[0]["lr"] = rate
+        adam.param_groups[0]["lr"] = rate * slower
         tril = _lower(raw)
         e = torch.randn(particles, *mean.shape, dtype=mean.dtype, device=mean.device)
         density, gradient = with_gradient(log_joint, start.at(mean + times(tril, e)))
