@@ -56,12 +56,10 @@ def test_log_marginal_of_the_guide_alone_is_too_low_in_these_cases(name):
 def test_two_standard_errors_cover_the_evidence_in_95_percent_of_repeats(name):
     """Of 1,000 estimates; the share is known to .7%. Normal intervals: .954."""
     known = CASES[name]().repeated(1000)
-    options = {"keep_weights": False, "chunk": 20_000}
-    proposals = {"auto": 1000} if name in SKEWED else {"auto": 200, FullRank(steps=30): 200}
-    for proposal, num_particles in proposals.items():
-        found = estimated(known, proposal=proposal, num_particles=num_particles, **options)
-        inside = ((found.value - known.evidence).abs() < 2 * found.standard_error).double().mean()
-        assert 0.93 < inside < 0.97
+    num_particles = 1000 if name in SKEWED else 200
+    found = estimated(known, num_particles=num_particles, keep_weights=False, chunk=20_000)
+    inside = ((found.value - known.evidence).abs() < 2 * found.standard_error).double().mean()
+    assert 0.93 < inside < 0.97
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,8 +89,8 @@ def test_log_marginal_misses_the_modes_that_no_draw_reaches():
 def test_check_with_ais_finds_the_modes_that_no_draw_reaches(monkeypatch, capsys):
     known = folded()
     monkeypatch.setattr(importance, "ais", partial(ppvae.ais, annealing=SHORT))
-    found = estimated(known, check_with_ais=6)
-    assert len(found.check.value) == 6
+    found = estimated(known, check_with_ais=12)
+    assert len(found.check.value) == 12
     assert found.check.mean == pytest.approx(-math.log(4), abs=3 * found.check.error)
     assert found.check.error < 0.2
     assert found.check.verdict == "too low"
