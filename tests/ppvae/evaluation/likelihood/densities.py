@@ -1,5 +1,6 @@
-"""Unnormalised log densities u (draws, B, D) -> (draws, B) to fit Gaussians to, and a proposal with heavy tails."""
+"""Unnormalised log densities u (draws, B, D) -> (draws, B) to fit Gaussians to, and proposals of a user."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ppvae.distributions.gaussians import FullGaussian
+from ppvae.evaluation.likelihood.proposals import Laplace
 
 
 def standard(data: int, dim: int, dtype: torch.dtype = torch.float64) -> FullGaussian:
@@ -44,3 +46,18 @@ class HeavyTailed:
 
     def fit(self, log_joint, start):
         return dist.MultivariateStudentT(start.loc.new_tensor(3.0), start.loc, 2 * start.scale_tril)
+
+
+class Moved:
+    """The Laplace approximation, moved by 1.5 standard deviations; NaN for some rows of each block."""
+
+    draws = 4
+
+    def __init__(self, broken=()):
+        self.broken = torch.tensor(broken, dtype=torch.long)
+
+    def fit(self, log_joint, start):
+        q = Laplace(scale=1.0).fit(log_joint, start)
+        loc = q.at(torch.full_like(q.loc, 1.5))
+        loc[self.broken[self.broken < len(loc)]] = math.nan
+        return FullGaussian(loc, q.scale_tril)

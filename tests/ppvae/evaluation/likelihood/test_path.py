@@ -10,7 +10,7 @@ from ppvae.engine.evaluation import evaluation
 from ppvae.evaluation import Annealing
 from ppvae.evaluation.likelihood.path import Path
 from tests.catalogue import PAIRS
-from tests.ppvae.evaluation.likelihood.known import bounded
+from tests.ppvae.evaluation.likelihood.more_known import bounded
 
 
 class Nested(ppvae.Model):
