@@ -90,7 +90,7 @@ class Config:
 def main(config: Config) -> dict:
     check(config)
     if config.smoke:
-        config = replace(config, epochs=1, log_p_images=20, log_p_particles=100)
+        config = replace(config, epochs=1, log_p_images=5, log_p_particles=100)
     name, splits = choose_data(config)
     folder = run_folder(config, name)
     console.print(f"run folder {folder}")

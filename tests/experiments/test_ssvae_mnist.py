@@ -129,8 +129,8 @@ def test_table_says_lower_bound_where_khat_is_bad(capsys):
 
 
 def test_table_says_why_nothing_was_fitted(capsys):
-    changes = {"fitted_images": 0, "failed_images": 89, "not_fitted": "the model has no continuous latent"}
-    assert printed(capsys, **changes)["images with a fitted proposal"] == "none: the model has no continuous latent"
+    changes = {"fitted_images": 0, "failed_images": 89, "not_fitted": "no continuous latent"}
+    assert printed(capsys, **changes)["images with a fitted proposal"] == "none: no continuous latent"
 
 
 def test_table_says_what_a_missing_number_needs(capsys):

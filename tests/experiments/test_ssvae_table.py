@@ -21,6 +21,7 @@ def write_report(out, seed: int, accuracy: float, **changes) -> None:
         "objective": "elbo",
         "alpha": 10.0,
         "consistency": 10.0,
+        "generated": 2.0,
         "augment": True,
         "epochs": 8,
         "batch_size": 100,

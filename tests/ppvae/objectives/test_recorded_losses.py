@@ -54,7 +54,10 @@ def losses_of(pair, objective):
 
 
 def objectives_of(pair):
-    fitting = [name for name, estimator in OBJECTIVES.items() if estimator.fits(ALL_PAIRS[pair])]
+    old = {
+        name: estimator for name, estimator in OBJECTIVES.items() if not estimator.generates
+    }  # the others came later
+    fitting = [name for name, estimator in old.items() if estimator.fits(ALL_PAIRS[pair])]
     kinds = ("", LABELLED) if ALL_PAIRS[pair].labelled else ("",)
     return [name + kind for name in fitting for kind in kinds]
 

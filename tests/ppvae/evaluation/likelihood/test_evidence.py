@@ -1,4 +1,4 @@
-"""log_marginal on pairs with a closed-form evidence: exactness, coverage, unbiased weights, modes that no draw reaches."""
+"""log_marginal on pairs of known evidence: exactness, coverage, unbiased weights, and modes that no draw reaches."""
 
 import math
 from functools import partial
