@@ -30,8 +30,6 @@ FINAL_RATE = 0.05  # of the first learning rate
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
 USUAL_DIM = 50  # length of u up to which the learning rate applies as given; beyond, it falls with the length
-
-
 DRAWS = 16  # of a proposal without an attribute ``draws``
 
 

@@ -1,5 +1,7 @@
 """Gaussians from templates, from features, and with full covariances."""
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -83,3 +85,27 @@ def test_full_gaussian_is_drawn_in_plates_of_more_dimensions():
         z = pyro.sample("z", q)
     assert z.shape == (5, 3, 2)
     torch.testing.assert_close(q.expand([5, 3]).log_prob(z), q.log_prob(z))
+
+
+def test_full_gaussian_draw_gives_draws_and_their_densities():
+    q = full_gaussian()
+    u, log_q = q.draw(1000)
+    assert u.shape == (1000, 3, 2)
+    torch.testing.assert_close(log_q, q.log_prob(u))
+    torch.manual_seed(0)
+    u, _ = q.draw(7)
+    torch.manual_seed(0)
+    assert torch.equal(u, q.sample((7,)))
+
+
+def test_full_gaussian_draw_has_exact_densities_where_the_covariance_is_badly_conditioned():
+    """In float32, with nearly parallel rows of L, the density by a solve is off by nats."""
+    tril = torch.tensor([[1.0, 0.0], [1.0, 1e-6]]).unsqueeze(0)
+    q = FullGaussian(torch.full((1, 2), 100.0), tril)
+    torch.manual_seed(1)
+    e = torch.randn(1000, 1, 2)
+    torch.manual_seed(1)
+    u, log_q = q.draw(1000)
+    expected = -0.5 * e.double().square().sum(-1) - math.log(2 * math.pi) - math.log(1e-6)
+    torch.testing.assert_close(log_q.double(), expected, rtol=0, atol=1e-4)
+    assert (q.log_prob(u).double() - expected).abs().max() > 1
