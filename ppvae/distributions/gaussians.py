@@ -39,6 +39,17 @@ def diagonal_normal(features: Tensor) -> dist.TorchDistribution:
     return dist.Normal(loc, log_scale.exp()).to_event(1)
 
 
+def times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices (B, D, D) times vectors (..., B, D).
+
+    Example:
+
+        >>> times(2 * torch.eye(2).unsqueeze(0), torch.ones(3, 1, 2)).shape
+        torch.Size([3, 1, 2])
+    """
+    return torch.einsum("bij,...bj->...bi", matrix, vectors)
+
+
 class FullGaussian(dist.MultivariateNormal):
     """N(loc, L L') of each of B data, with one matrix product for all draws.
 
@@ -58,7 +69,7 @@ class FullGaussian(dist.MultivariateNormal):
 
     def at(self, e: Tensor) -> Tensor:
         """loc + L e, for standard normal e of shape (draws, B, D) or (B, D)."""
-        return self.loc + torch.einsum("bij,...bj->...bi", self.scale_tril, e)
+        return self.loc + times(self.scale_tril, e)
 
     def draw(self, num_draws: int) -> tuple[Tensor, Tensor]:
         """Draws u = loc + L e, shape (num_draws, B, D), and log q(u), (num_draws, B), from e.

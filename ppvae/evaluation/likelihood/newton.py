@@ -7,7 +7,7 @@ Attacking the Saddle Point Problem in High-dimensional Non-convex Optimization")
 import torch
 from torch import Tensor
 
-from ppvae.distributions.gaussians import FullGaussian
+from ppvae.distributions.gaussians import FullGaussian, times
 from ppvae.errors import ContractError
 from ppvae.evaluation.likelihood.hmc import LogDensity
 
@@ -127,14 +127,3 @@ def _is_cut(slope: Tensor) -> bool:
         seen.add(node)
         waiting += [before for before, _ in node.next_functions]
     return False
-
-
-def times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Matrices (B, D, D) times vectors (..., B, D).
-
-    Example:
-
-        >>> times(2 * torch.eye(2).unsqueeze(0), torch.ones(3, 1, 2)).shape
-        torch.Size([3, 1, 2])
-    """
-    return torch.einsum("bij,...bj->...bi", matrix, vectors)

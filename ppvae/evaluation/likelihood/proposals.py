@@ -21,10 +21,10 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from ppvae.distributions.gaussians import FullGaussian
+from ppvae.distributions.gaussians import FullGaussian, times
 from ppvae.errors import require_count, require_positive
 from ppvae.evaluation.likelihood.hmc import LogDensity, with_gradient
-from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace, times
+from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace
 
 FINAL_RATE = 0.05  # of the first learning rate
 COVERING_PARTICLES = 64

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.distributions.gaussians import FullGaussian
+from ppvae.distributions.gaussians import FullGaussian, times
 from ppvae.errors import ContractError
-from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace, times
+from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace
 from tests.ppvae.evaluation.likelihood.densities import OnceDifferentiable, gaussian, standard
 
 
