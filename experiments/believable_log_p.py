@@ -15,9 +15,10 @@ training, a JSON file for each pair, table.json, log_p.png.
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+from statistics import mean, stdev
 
 import torch
 from matplotlib.figure import Figure
@@ -35,10 +36,11 @@ from ppvae.training import environment
 PAIRS = ("VAE", "IWAE", "flow guide", "two layers", "convolutional", "M2")
 
 SETTINGS = {  # that each part of a row depends on
+    "AIS": ("ais_images", "temperatures", "chains", "seed"),
+    "BDMC": ("bdmc_images", "temperatures", "chains", "seed"),
     "weights": ("images", "particles", "seed"),
-    "equal trust": ("ais_images", "particles", "more_particles", "seed"),
-    "AIS": ("ais_images", "particles", "temperatures", "chains", "seed"),
-    "BDMC": ("bdmc_images", "particles", "temperatures", "chains", "seed"),
+    "few images": ("ais_images", "particles", "more_particles", "seed"),
+    "simulated images": ("bdmc_images", "particles", "temperatures", "chains", "seed"),
 }
 
 
@@ -81,14 +83,22 @@ def row(config: Config, name: str, train: Dataset, test: Dataset) -> dict:
     images = test.binarized(config.seed).batch(slice(0, config.images))
     few = images.rows(slice(0, config.ais_images))  # with labels where the label is a latent: AIS needs them
     few = few if name == "M2" else Batch(few.x)
-    parts = {
-        "weights": lambda: by_weights(config, pair, Batch(images.x)),
-        "equal trust": lambda: at_equal_trust(config, pair, few),
-        "AIS": lambda: against_ais(config, pair, few),
-        "BDMC": lambda: on_simulated_data(config, pair, few.rows(slice(0, config.bdmc_images))),
-    }
-    wanted = {"weights": True, "equal trust": config.ais_images, "AIS": config.ais_images, "BDMC": config.bdmc_images}
     file = config.out / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+    simulated = file.with_suffix(".pt")
+    parts = {
+        "AIS": lambda: annealed(config, pair, few),
+        "BDMC": lambda: both_sides(config, pair, few.rows(slice(0, config.bdmc_images)), simulated),
+        "weights": lambda: by_weights(config, pair, Batch(images.x)),
+        "few images": lambda: on_few_images(config, pair, few),
+        "simulated images": lambda: on_simulated_images(config, pair, few, simulated),
+    }
+    wanted = {
+        "AIS": config.ais_images,
+        "BDMC": config.bdmc_images,
+        "weights": config.images,
+        "few images": config.ais_images,
+        "simulated images": config.bdmc_images,
+    }
     found = json.loads(file.read_text()) if file.exists() else {"pair": name, **environment(torch.device("cpu"))}
     for part, compute in parts.items():
         used = {key: getattr(config, key) for key in SETTINGS[part]}
@@ -131,11 +141,34 @@ def timed(config: Config, pair: tuple, images: Batch, particles: int, proposal) 
     return found, time.perf_counter() - started
 
 
-def at_equal_trust(config: Config, pair: tuple, images: Batch) -> dict:
-    """Few weights of fitted proposals, and many of the guide."""
+def annealed(config: Config, pair: tuple, images: Batch) -> dict:
+    """log p(x) of each image by annealed importance sampling from the prior."""
+    started = time.perf_counter()
+    found = ppvae.ais(pair[0], images, annealing=annealing(config), seed=config.seed, progress=True)
+    return {
+        "values": found.value.tolist(),
+        "expected_bias": -found.standard_error.square().mean().item() / 2,  # of the logarithm of a mean
+        "seconds_per_image": (time.perf_counter() - started) / len(images),
+    }
+
+
+def both_sides(config: Config, pair: tuple, images: Batch, file: Path) -> dict:
+    """The bracket of bidirectional Monte Carlo on images that the model draws; the images go to the file."""
+    both = ppvae.bdmc(pair[0], images, annealing=annealing(config), seed=config.seed, progress=True)
+    torch.save(both.x, file)
+    return {"lower": both.lower.value.tolist(), "upper": both.upper.value.tolist()}
+
+
+def on_few_images(config: Config, pair: tuple, images: Batch) -> dict:
+    """Estimates of the images that annealed importance sampling gets, and equal trust.
+
+    Equal trust: few weights of fitted proposals, and many of the guide.
+    """
+    fitted, _ = timed(config, pair, images, config.particles, "auto")
     few = timed(config, pair, images, config.particles // 5, AUTO[0].proposal)
     many = timed(config, pair, images, config.more_particles, None)
     return {
+        "values": fitted.value.tolist(),
         "few_log_p": few[0].mean,
         "few_seconds_per_image": few[1] / len(images),
         "many_log_p": many[0].mean,
@@ -143,36 +176,12 @@ def at_equal_trust(config: Config, pair: tuple, images: Batch) -> dict:
     }
 
 
-def against_ais(config: Config, pair: tuple, images: Batch) -> dict:
-    """The paired difference from AIS on test images."""
-    started = time.perf_counter()
-    annealed = ppvae.ais(pair[0], images, annealing=annealing(config), seed=config.seed, progress=True)
-    seconds = time.perf_counter() - started
-    fitted, _ = timed(config, pair, images, config.particles, "auto")
-    difference = fitted.value - annealed.value
-    return {
-        "images": len(images),
-        "ais": annealed.mean,
-        "fitted_less_ais": difference.mean().item(),
-        "fitted_less_ais_standard_error": difference.std().item() / len(images) ** 0.5,
-        "seconds_per_image": seconds / len(images),
-    }
-
-
-def on_simulated_data(config: Config, pair: tuple, images: Batch) -> dict:
-    """The bracket of BDMC on images that the model draws, and both estimates of the same images."""
-    both = ppvae.bdmc(pair[0], images, annealing=annealing(config), seed=config.seed, progress=True)
-    (fitted, _), (guide, _) = (
-        timed(config, pair, images.with_x(both.x), config.particles, proposal) for proposal in ("auto", None)
-    )
-    return {
-        "images": len(images),
-        "lower": both.lower.mean,
-        "upper": both.upper.mean,
-        "fitted": fitted.mean,
-        "fitted_error": fitted.simulation_error,
-        "guide": guide.mean,
-    }
+def on_simulated_images(config: Config, pair: tuple, images: Batch, file: Path) -> dict:
+    """Both estimates of the images of bidirectional Monte Carlo; with another seed than the one that drew them."""
+    simulated = images.rows(slice(0, config.bdmc_images)).with_x(torch.load(file))
+    config = replace(config, seed=config.seed + 1)
+    fitted, guide = (timed(config, pair, simulated, config.particles, proposal)[0] for proposal in ("auto", None))
+    return {"fitted": fitted.value.tolist(), "guide": guide.value.tolist()}
 
 
 def annealing(config: Config) -> ppvae.Annealing:
@@ -200,18 +209,33 @@ def print_table(rows: list[dict]) -> None:
 
 
 def checks(rows: list[dict]) -> Table:
-    table = Table("pair", "fitted less AIS", "s an image: AIS", "simulated: BDMC", "fitted", "guide")
+    table = Table(
+        "pair", "fitted less AIS", "expected of AIS", "s an image: AIS", "simulated: BDMC", "fitted", "guide",
+        "fitted K / 5", "guide, more",
+    )  # fmt: skip
     for found in rows:
-        ais, bdmc = found.get("AIS"), found.get("BDMC")
-        against = ("", "")
-        if ais:
-            error = ais["fitted_less_ais_standard_error"]
-            against = f"{ais['fitted_less_ais']:+.3f} ± {error:.3f}", f"{ais['seconds_per_image']:.2f}"
-        bracket = ("", "", "")
-        if bdmc:
-            bracket = f"{bdmc['lower']:.3f} to {bdmc['upper']:.3f}", f"{bdmc['fitted']:.3f}", f"{bdmc['guide']:.3f}"
-        table.add_row(found["pair"], *against, *bracket)
+        cells = [found["pair"], *[""] * 8]
+        if "AIS" in found:
+            difference, error = less_ais(found)
+            cells[1] = f"{difference:+.3f} ± {error:.3f}"
+            cells[2:4] = f"{-found['AIS']['expected_bias']:+.3f}", f"{found['AIS']['seconds_per_image']:.2f}"
+            part = found["few images"]
+            cells[7:] = (
+                f"{part[f'{n}_log_p']:.3f}, {1000 * part[f'{n}_seconds_per_image']:.0f} ms" for n in ("few", "many")
+            )
+        if "BDMC" in found:
+            lower, upper = (mean(found["BDMC"][side]) for side in ("lower", "upper"))
+            cells[4] = f"{lower:.3f} to {upper:.3f}"
+            cells[5:7] = (f"{mean(found['simulated images'][by]):.3f}" for by in ("fitted", "guide"))
+        table.add_row(*cells)
     return table
+
+
+def less_ais(found: dict) -> tuple[float, float]:
+    """Mean paired difference of the fitted estimates and AIS, and its standard error over images."""
+    pairs = zip(found["few images"]["values"], found["AIS"]["values"], strict=True)
+    differences = [fitted - annealed for fitted, annealed in pairs]
+    return mean(differences), stdev(differences) / len(differences) ** 0.5
 
 
 def figure(rows: list[dict]) -> Figure:
@@ -219,12 +243,12 @@ def figure(rows: list[dict]) -> Figure:
     picture = Figure(figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained")
     axes = picture.subplots()
     for place, found in enumerate(rows):
-        part, ais = found["weights"], found.get("AIS")
+        part = found["weights"]
         axes.plot(part["log_p_guide"] - part["log_p_fitted"], place, "o", color="C0", label="guide")
         axes.errorbar(0, place, xerr=2 * part["simulation_error"], fmt="s", color="C1", label="fitted", capsize=3)
-        if ais:
-            error = 2 * ais["fitted_less_ais_standard_error"]
-            axes.errorbar(-ais["fitted_less_ais"], place, xerr=error, fmt="^", color="C2", label="AIS", capsize=3)
+        if "AIS" in found:
+            difference, error = less_ais(found)
+            axes.errorbar(-difference, place, xerr=2 * error, fmt="^", color="C2", label="AIS", capsize=3)
     axes.set(yticks=range(len(rows)), yticklabels=[found["pair"] for found in rows])
     axes.set_xlabel("log p(x) less the fitted estimate, nats (bars: two standard errors)")
     axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""Gaussians over vectors."""
+"""Gaussians over vectors, and a Student t."""
 
 import math
 from collections.abc import Sequence
@@ -89,3 +89,35 @@ class FullGaussian(dist.MultivariateNormal):
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> dist.MultivariateNormal:
         """The same Gaussians with more batch dimensions."""
         return dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril, validate_args=False).expand(batch_shape)
+
+
+class FullStudentT(dist.MultivariateStudentT):
+    """Multivariate Student t of each of B data, with one matrix product for all draws: loc + L e / sqrt(c / df).
+
+    e ~ N(0, I), c ~ chi-squared of ``df`` degrees of freedom.
+
+    Args:
+        df: degrees of freedom.
+        loc: shape (B, D).
+        scale_tril: L, lower triangular with a positive diagonal, shape (B, D, D).
+
+    Example:
+
+        >>> q = FullStudentT(5.0, torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2))
+        >>> u, log_q = q.draw(7)
+        >>> torch.allclose(log_q, q.log_prob(u), atol=1e-5)
+        True
+    """
+
+    def __init__(self, df: float, loc: Tensor, scale_tril: Tensor):
+        super().__init__(df, loc, scale_tril, validate_args=False)
+
+    def draw(self, num_draws: int) -> tuple[Tensor, Tensor]:
+        """Draws u, shape (num_draws, B, D), and log q(u), (num_draws, B), from the noise; see FullGaussian.draw."""
+        dim, half = self.loc.shape[-1], (self.df + self.loc.shape[-1]) / 2
+        e = torch.randn(num_draws, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+        e = e * (self.df / self._chi2.sample((num_draws,))).sqrt().unsqueeze(-1)
+        log_volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_q = torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * dim * (self.df * math.pi).log()
+        log_q = log_q - half * (e.square().sum(-1) / self.df).log1p() - log_volume
+        return self.loc + times(self.scale_tril, e), log_q

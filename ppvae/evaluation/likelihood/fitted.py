@@ -16,7 +16,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution
 
-from ppvae.distributions.gaussians import FullGaussian, standard_normal
+from ppvae.distributions.gaussians import FullGaussian, FullStudentT, standard_normal
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import forked_randomness
 from ppvae.engine.pair import Pair
@@ -266,7 +266,7 @@ def _weighed(problems: Problems, q: dist.TorchDistribution, num_particles: int, 
 
 def _drawn(q: dist.TorchDistribution, num_draws: int) -> tuple[Tensor, Tensor]:
     """Draws of q and their log densities, each with the draws first."""
-    if isinstance(q, FullGaussian):
+    if isinstance(q, FullGaussian | FullStudentT):
         return q.draw(num_draws)
     u = q.sample((num_draws,))
     return u, q.log_prob(u)

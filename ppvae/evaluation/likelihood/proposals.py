@@ -1,6 +1,6 @@
 """Gaussians fitted to the posterior of each datum, as proposals of importance sampling.
 
-    q(u) = N(m, L L'),   L lower triangular,   u: the continuous latents of a datum, unconstrained
+    q(u) = N(m, L L') or a Student t,   L lower triangular,   u: the continuous latents of a datum, unconstrained
 
 A proposal is any object with ``fit(log_joint, start)``, which returns a distribution q(u) for each datum:
 
@@ -21,7 +21,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from ppvae.distributions.gaussians import FullGaussian, times
+from ppvae.distributions.gaussians import FullGaussian, FullStudentT, times
 from ppvae.errors import require_count, require_positive
 from ppvae.evaluation.likelihood.hmc import LogDensity, with_gradient
 from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace
@@ -30,6 +30,7 @@ FINAL_RATE = 0.05  # of the first learning rate
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
 USUAL_DIM = 50  # length of u up to which the learning rate applies as given; beyond, it falls with the length
+LEAST_DF = 5  # of the Student t that is drawn from
 DRAWS = 16  # of a proposal without an attribute ``draws``
 
 
@@ -112,14 +113,15 @@ class Laplace:
 
 @dataclass(frozen=True)
 class FullRank:
-    """The Gaussian with the best evidence bound of each datum, slightly widened.
+    """The Gaussian with the best evidence bound of each datum, slightly widened, with heavier tails.
 
         maximise  E_q[log p(x, u) - log q(u)]   over m, L;   then L <- scale L
 
     Adam with the gradient through u alone, which vanishes at the exact posterior, and a learning rate that falls on a
     cosine. It works in coordinates in which the start is N(0, I). The start is the Laplace approximation, where second
     derivatives exist. With ``cover``, steps on the forward KL(p(u | x) || q) by self-normalised weights follow, which
-    widen q where it is too narrow.
+    widen q where it is too narrow. The draws come from a Student t with m and L: posteriors with tails heavier than a
+    Gaussian's, such as that of the logarithm of a Gamma latent, give a Gaussian weights of infinite variance.
 
     Args:
         steps: on the bound.
@@ -129,6 +131,8 @@ class FullRank:
         scale: factor on the standard deviations at the end.
         cover: steps on the forward KL, each with 64 draws.
         newton: iterations of the Laplace approximation; 0 starts from the guide.
+        df: degrees of freedom of the Student t; infinity for a Gaussian. None: 2 D, at least 5. The number grows with
+            the number of latents D, since the length of a vector of the Student t varies with it.
 
     Raises ValueError or TypeError for settings out of range.
 
@@ -140,7 +144,7 @@ class FullRank:
 
         >>> _ = torch.manual_seed(0)
         >>> log_joint = lambda u: -0.5 * ((u - 3) / 2).square().sum(-1)
-        >>> q = FullRank(scale=1.0).fit(log_joint, FullGaussian(torch.zeros(1, 2), torch.eye(2).unsqueeze(0)))
+        >>> q = FullRank().fit(log_joint, FullGaussian(torch.zeros(1, 2), torch.eye(2).unsqueeze(0)))
         >>> q.loc.round(decimals=2)
         tensor([[3., 3.]])
     """
@@ -151,6 +155,7 @@ class FullRank:
     scale: float = 1.05
     cover: int = 0
     newton: int = 3
+    df: float | None = None
 
     def __post_init__(self) -> None:
         require_count("particles", self.particles)
@@ -158,18 +163,22 @@ class FullRank:
             require_count(name, getattr(self, name), least=0)
         for name in ("learning_rate", "scale"):
             require_positive(name, getattr(self, name))
+        if self.df is not None and not self.df > 0:
+            raise ValueError(f"expected df above 0 or None, got {self.df!r}")
 
     @property
     def draws(self) -> int:
         """Draws of each datum that are evaluated at once."""
         return max(self.particles, DIRECTIONS if self.newton else 0, COVERING_PARTICLES if self.cover else 0)
 
-    def fit(self, log_joint: LogDensity, start: FullGaussian) -> FullGaussian:
+    def fit(self, log_joint: LogDensity, start: FullGaussian) -> FullGaussian | FullStudentT:
         """q(u) of each datum."""
         q = self._started(log_joint, start)
         q = _climb(log_joint, q, _evidence, _falling(self.learning_rate, self.steps), self.particles)
         q = _climb(log_joint, q, _forward, _falling(COVERING_RATE, self.cover), COVERING_PARTICLES)
-        return _widened(q, self.scale)
+        q = _widened(q, self.scale)
+        df = max(LEAST_DF, 2 * q.loc.shape[-1]) if self.df is None else self.df
+        return q if math.isinf(df) else FullStudentT(df, q.loc, q.scale_tril)
 
     def _started(self, log_joint: LogDensity, start: FullGaussian) -> FullGaussian:
         if not self.newton:

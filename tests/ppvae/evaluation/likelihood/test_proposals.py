@@ -37,9 +37,9 @@ def test_full_rank_finds_a_gaussian_posterior_from_far_away():
     mean, covariance, log_joint = gaussian(4, 5)
     start, posterior = standard(4, 5), exact(mean, covariance)
     assert (kl(start, posterior) > 3).all()
-    q = FullRank(scale=1.0).fit(log_joint, start)
+    q = FullRank(scale=1.0, df=math.inf).fit(log_joint, start)
     assert (kl(q, posterior) < 1e-4).all()
-    laplace = FullRank(scale=1.0, steps=0).fit(log_joint, start)
+    laplace = FullRank(scale=1.0, df=math.inf, steps=0).fit(log_joint, start)
     torch.testing.assert_close(laplace.loc, mean)
     torch.testing.assert_close(laplace.covariance_matrix, covariance)
 
@@ -47,7 +47,7 @@ def test_full_rank_finds_a_gaussian_posterior_from_far_away():
 def test_full_rank_without_newton_finds_a_gaussian_posterior_by_its_gradient_alone():
     mean, covariance, log_joint = gaussian(4, 3, spread=0.4)
     start = FullGaussian(mean + 0.5, standard(4, 3).scale_tril)
-    q = FullRank(scale=1.0, newton=0, steps=400, learning_rate=0.1).fit(log_joint, start)
+    q = FullRank(scale=1.0, df=math.inf, newton=0, steps=400, learning_rate=0.1).fit(log_joint, start)
     assert (kl(start, exact(mean, covariance)) > 1).all()
     assert (kl(q, exact(mean, covariance)) < 1e-4).all()
 
@@ -62,7 +62,7 @@ def plain_descent(monkeypatch):
 def test_full_rank_gradient_vanishes_for_every_draw_at_the_exact_posterior(plain_descent, settings):
     posterior_mean, covariance, log_joint = gaussian(4, 5)
     posterior = exact(posterior_mean, covariance)
-    q = FullRank(scale=1.0, newton=0, particles=2, learning_rate=0.5, **settings).fit(log_joint, posterior)
+    q = FullRank(scale=1.0, df=math.inf, newton=0, particles=2, learning_rate=0.5, **settings).fit(log_joint, posterior)
     torch.testing.assert_close(q.loc, posterior.loc, rtol=0, atol=1e-10)
     torch.testing.assert_close(q.scale_tril, posterior.scale_tril, rtol=0, atol=1e-10)
 
@@ -118,7 +118,10 @@ def test_full_rank_improves_the_evidence_bound_over_the_laplace_approximation():
         u = q.sample((20_000,))
         return (log_joint(u) - q.log_prob(u)).mean(0)
 
-    q = Laplace(scale=1.0).fit(log_joint, standard(3, 2)), FullRank(scale=1.0).fit(log_joint, standard(3, 2))
+    q = (
+        Laplace(scale=1.0).fit(log_joint, standard(3, 2)),
+        FullRank(scale=1.0, df=math.inf).fit(log_joint, standard(3, 2)),
+    )
     assert (bound(q[1]) > bound(q[0]) + 0.05).all()
 
 
@@ -133,8 +136,8 @@ def test_full_rank_cover_widens_a_fit_to_heavy_tails():
         trace = (torch.linalg.inv(q.covariance_matrix) * moment).sum((-2, -1))
         return 0.5 * (trace + torch.logdet(q.covariance_matrix))
 
-    narrow = FullRank(scale=1.0).fit(student, standard(5, 3))
-    covering = FullRank(scale=1.0, cover=200).fit(student, standard(5, 3))
+    narrow = FullRank(scale=1.0, df=math.inf).fit(student, standard(5, 3))
+    covering = FullRank(scale=1.0, df=math.inf, cover=200).fit(student, standard(5, 3))
     assert covering.stddev.min() > narrow.stddev.max()
     assert (forward_kl(covering) < forward_kl(narrow) - 0.2).all()
 
@@ -147,7 +150,7 @@ def test_full_rank_cover_step_is_the_gradient_of_the_forward_kl(plain_descent):
     u = start.at(e)
     weight = (student(u) - start.log_prob(u)).softmax(0).unsqueeze(-1)
     scores = torch.stack([(weight * e).sum(0), (weight * (e.square() - 1)).sum(0)])  # of the mean, of log L
-    q = FullRank(scale=1.0, steps=0, newton=0, cover=1).fit(student, start)
+    q = FullRank(scale=1.0, df=math.inf, steps=0, newton=0, cover=1).fit(student, start)
     moves = torch.stack([(q.loc - start.loc) / 0.2, (q.scale_tril / 0.2).log().squeeze(-1)]) / COVERING_RATE
     error = ((scores.var(1) + moves.var(1)) / data) ** 0.5
     assert ((scores.mean(1) - moves.mean(1)).abs() < 4 * error).all()
@@ -235,3 +238,20 @@ def test_proposal_refuses_other_settings_out_of_range():
         FullRank(learning_rate=0)
     with pytest.raises(ValueError, match="expected newton of at least 1, got 0"):
         Laplace(newton=0)
+
+
+@pytest.mark.parametrize(("dim", "df", "expected"), [(1, None, 5), (2, None, 5), (10, None, 20), (3, 7.0, 7)])
+def test_full_rank_draws_from_a_student_t_whose_degrees_grow_with_the_latents(dim, df, expected):
+    q = FullRank(steps=0, df=df).fit(gaussian_of_unit_scale, standard(2, dim))
+    u, log_q = q.draw(5)
+    assert (q.df == expected).all()
+    torch.testing.assert_close(log_q, q.log_prob(u))
+
+
+def gaussian_of_unit_scale(u):
+    return -0.5 * u.square().sum(-1)
+
+
+def test_full_rank_refuses_degrees_of_freedom_of_0():
+    with pytest.raises(ValueError, match="expected df above 0 or None, got 0"):
+        FullRank(df=0)
