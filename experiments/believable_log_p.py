@@ -35,7 +35,7 @@ from ppvae.training import environment
 
 PAIRS = ("VAE", "IWAE", "flow guide", "two layers", "convolutional", "M2")
 
-SETTINGS = {  # that each part of a row depends on
+SETTINGS = {  # that each part of a row depends on; the first is its number of images, where 0 skips the part
     "AIS": ("ais_images", "temperatures", "chains", "seed"),
     "BDMC": ("bdmc_images", "temperatures", "chains", "seed"),
     "weights": ("images", "particles", "seed"),
@@ -81,28 +81,21 @@ def row(config: Config, name: str, train: Dataset, test: Dataset) -> dict:
     Console().print(name)
     pair = trained(name, train, config.out)
     images = test.binarized(config.seed).batch(slice(0, config.images))
-    few = images.rows(slice(0, config.ais_images))  # with labels where the label is a latent: AIS needs them
-    few = few if name == "M2" else Batch(few.x)
+    known = images if name == "M2" else Batch(images.x)  # with labels where the label is a latent: AIS needs them
+    few, template = (known.rows(slice(0, number)) for number in (config.ais_images, config.bdmc_images))
     file = config.out / f"{name.replace(', ', '-').replace(' ', '-')}.json"
     simulated = file.with_suffix(".pt")
     parts = {
         "AIS": lambda: annealed(config, pair, few),
-        "BDMC": lambda: both_sides(config, pair, few.rows(slice(0, config.bdmc_images)), simulated),
+        "BDMC": lambda: both_sides(config, pair, template, simulated),
         "weights": lambda: by_weights(config, pair, Batch(images.x)),
         "few images": lambda: on_few_images(config, pair, few),
-        "simulated images": lambda: on_simulated_images(config, pair, few, simulated),
-    }
-    wanted = {
-        "AIS": config.ais_images,
-        "BDMC": config.bdmc_images,
-        "weights": config.images,
-        "few images": config.ais_images,
-        "simulated images": config.bdmc_images,
+        "simulated images": lambda: on_simulated_images(config, pair, template, simulated),
     }
     found = json.loads(file.read_text()) if file.exists() else {"pair": name, **environment(torch.device("cpu"))}
     for part, compute in parts.items():
         used = {key: getattr(config, key) for key in SETTINGS[part]}
-        if wanted[part] and found.get(part, {}).get("settings") != used:
+        if getattr(config, SETTINGS[part][0]) and found.get(part, {}).get("settings") != used:
             found[part] = {**compute(), "settings": used}
             file.write_text(json.dumps(found, indent=2) + "\n")
     return found
@@ -176,9 +169,9 @@ def on_few_images(config: Config, pair: tuple, images: Batch) -> dict:
     }
 
 
-def on_simulated_images(config: Config, pair: tuple, images: Batch, file: Path) -> dict:
+def on_simulated_images(config: Config, pair: tuple, template: Batch, file: Path) -> dict:
     """Both estimates of the images of bidirectional Monte Carlo; with another seed than the one that drew them."""
-    simulated = images.rows(slice(0, config.bdmc_images)).with_x(torch.load(file))
+    simulated = template.with_x(torch.load(file))
     config = replace(config, seed=config.seed + 1)
     fitted, guide = (timed(config, pair, simulated, config.particles, proposal)[0] for proposal in ("auto", None))
     return {"fitted": fitted.value.tolist(), "guide": guide.value.tolist()}
@@ -204,31 +197,39 @@ def print_table(rows: list[dict]) -> None:
             str(part["failed"]),
         )
     Console().print(table)
-    if any("AIS" in found or "BDMC" in found for found in rows):
-        Console().print(checks(rows))
+    for part, print_part in (("AIS", print_ais), ("BDMC", print_bdmc), ("few images", print_equal_trust)):
+        if with_part := [found for found in rows if part in found]:
+            print_part(with_part)
 
 
-def checks(rows: list[dict]) -> Table:
-    table = Table(
-        "pair", "fitted less AIS", "expected of AIS", "s an image: AIS", "simulated: BDMC", "fitted", "guide",
-        "fitted K / 5", "guide, more",
-    )  # fmt: skip
+def print_ais(rows: list[dict]) -> None:
+    table = Table("pair", "fitted less AIS", "expected bias of AIS", "s an image: AIS", title="The same images by AIS")
     for found in rows:
-        cells = [found["pair"], *[""] * 8]
-        if "AIS" in found:
-            difference, error = less_ais(found)
-            cells[1] = f"{difference:+.3f} ± {error:.3f}"
-            cells[2:4] = f"{-found['AIS']['expected_bias']:+.3f}", f"{found['AIS']['seconds_per_image']:.2f}"
-            part = found["few images"]
-            cells[7:] = (
-                f"{part[f'{n}_log_p']:.3f}, {1000 * part[f'{n}_seconds_per_image']:.0f} ms" for n in ("few", "many")
-            )
-        if "BDMC" in found:
-            lower, upper = (mean(found["BDMC"][side]) for side in ("lower", "upper"))
-            cells[4] = f"{lower:.3f} to {upper:.3f}"
-            cells[5:7] = (f"{mean(found['simulated images'][by]):.3f}" for by in ("fitted", "guide"))
-        table.add_row(*cells)
-    return table
+        (difference, error), part = less_ais(found), found["AIS"]
+        cells = f"{difference:+.3f} ± {error:.3f}", f"{part['expected_bias']:+.3f}", f"{part['seconds_per_image']:.2f}"
+        table.add_row(found["pair"], *cells)
+    Console().print(table)
+
+
+def print_bdmc(rows: list[dict]) -> None:
+    table = Table("pair", "BDMC: lower", "upper", "fitted", "guide", title="log p(x) of simulated images")
+    for found in rows:
+        values = found["BDMC"] | found["simulated images"]
+        table.add_row(found["pair"], *(f"{mean(values[each]):.3f}" for each in ("lower", "upper", "fitted", "guide")))
+    Console().print(table)
+
+
+def print_equal_trust(rows: list[dict]) -> None:
+    title = "Few weights of the first fit, more of the guide: log p(x), ms an image"
+    table = Table("pair", "fitted", "ms", "guide", "ms", title=title)
+    for found in rows:
+        part = found["few images"]
+        cells = (
+            (f"{part[f'{which}_log_p']:.3f}", f"{1000 * part[f'{which}_seconds_per_image']:.0f}")
+            for which in ("few", "many")
+        )
+        table.add_row(found["pair"], *(cell for pair in cells for cell in pair))
+    Console().print(table)
 
 
 def less_ais(found: dict) -> tuple[float, float]:

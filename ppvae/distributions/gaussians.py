@@ -76,9 +76,9 @@ class FullGaussian(dist.MultivariateNormal):
 
         ``log_prob`` solves for e, which loses every digit where L is badly conditioned.
         """
-        e = torch.randn(num_draws, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
-        log_volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return self.at(e), -0.5 * e.square().sum(-1) - log_volume - 0.5 * e.shape[-1] * math.log(2 * math.pi)
+        e = _normal_noise(self.loc, num_draws)
+        log_q = -0.5 * e.square().sum(-1) - 0.5 * e.shape[-1] * math.log(2 * math.pi)
+        return self.at(e), log_q - _log_volume(self.scale_tril)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws, shape (*sample_shape, B, D)."""
@@ -115,9 +115,17 @@ class FullStudentT(dist.MultivariateStudentT):
     def draw(self, num_draws: int) -> tuple[Tensor, Tensor]:
         """Draws u, shape (num_draws, B, D), and log q(u), (num_draws, B), from the noise; see FullGaussian.draw."""
         dim, half = self.loc.shape[-1], (self.df + self.loc.shape[-1]) / 2
-        e = torch.randn(num_draws, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
-        e = e * (self.df / self._chi2.sample((num_draws,))).sqrt().unsqueeze(-1)
-        log_volume = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        scale = (self.df / self._chi2.sample((num_draws,))).sqrt()
+        e = _normal_noise(self.loc, num_draws) * scale.unsqueeze(-1)
         log_q = torch.lgamma(half) - torch.lgamma(self.df / 2) - 0.5 * dim * (self.df * math.pi).log()
-        log_q = log_q - half * (e.square().sum(-1) / self.df).log1p() - log_volume
-        return self.loc + times(self.scale_tril, e), log_q
+        log_q = log_q - half * (e.square().sum(-1) / self.df).log1p()
+        return self.loc + times(self.scale_tril, e), log_q - _log_volume(self.scale_tril)
+
+
+def _normal_noise(loc: Tensor, num_draws: int) -> Tensor:
+    return torch.randn(num_draws, *loc.shape, dtype=loc.dtype, device=loc.device)
+
+
+def _log_volume(scale_tril: Tensor) -> Tensor:
+    """log |det L|, shape (B,)."""
+    return scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -72,8 +72,8 @@ def test_log_marginal_misses_the_modes_that_no_draw_reaches():
     found = estimated(known)
     torch.testing.assert_close(found.value, known.evidence - math.log(4), rtol=0, atol=0.02)
     assert found.is_reliable
-    fit = estimated(known, proposal=FullRank())
-    assert ((fit.value - known.evidence + math.log(4)).abs() < 4 * fit.standard_error).all()
+    fit = estimated(known, proposal=FullRank(), num_particles=10_000)
+    torch.testing.assert_close(fit.value, known.evidence - math.log(4), rtol=0, atol=0.02)
     assert fit.is_reliable
     assert fit.num_failed == 0
     assert repr(fit).startswith("LogMarginal(log p(x) ")
