@@ -15,7 +15,8 @@ def first(data):
 
 
 SHORT, CLIMB = Annealing(temperatures=3, chains=2, leapfrog_steps=2), Ascent(max_windows=1)
-ESTIMATES = {  # all that weigh q; of fewer than 100 weights k-hat is so noisy that rounding decides which data are fitted
+# All that weigh q. Of fewer than 100 weights k-hat is so noisy that rounding decides which data are fitted.
+ESTIMATES = {
     "log_marginal": lambda model, guide, x: ppvae.log_marginal(model, guide, x, num_particles=100),
     "ais": lambda model, guide, x: ppvae.ais(model, x, guide=guide, annealing=SHORT),
     "bdmc": lambda model, guide, x: ppvae.bdmc(model, x, guide=guide, annealing=SHORT),
