@@ -65,6 +65,7 @@ def compare_pairs(
     num_particles: int = 1000,
     annealing: Annealing | None = None,
     ascent: Ascent | None = None,
+    chunk: int = 1000,
     seed: int = 0,
     progress: bool = False,
     **given: Array,
@@ -86,6 +87,7 @@ def compare_pairs(
         num_particles: of the importance-weighted estimates, and of the gaps.
         annealing: settings of :func:`ais`, such as ``Annealing(temperatures=500)``; None leaves it out.
         ascent: settings of :func:`gaps`, ``Ascent()`` for its defaults; None leaves them out.
+        chunk: pairs of a particle and a datum that are evaluated at once, see :func:`ppvae.log_marginal`.
         seed: of every estimate.
         progress: show progress bars.
         given: conditions of B rows each.
@@ -109,7 +111,7 @@ def compare_pairs(
         ['one', 'two']
     """
     require_choice(proposal)
-    settings = _Settings(proposal, num_particles, annealing, ascent, seed, progress)
+    settings = _Settings(proposal, num_particles, annealing, ascent, chunk, seed, progress)
     batch = _checked(pairs, (data, y, given), settings)
     rows: dict[str, Row] = {}
     for model in {id(model): model for model, _ in pairs.values()}.values():
@@ -126,6 +128,7 @@ class _Settings:
     num_particles: int
     annealing: Annealing | None
     ascent: Ascent | None
+    chunk: int
     seed: int
     progress: bool
 
@@ -196,6 +199,7 @@ def _estimated(
             batch,
             proposal=settings.proposal if fit else None,
             num_particles=settings.num_particles,
+            chunk=settings.chunk,
             seed=settings.seed,
             progress=settings.progress,
         )
@@ -212,6 +216,7 @@ def _gaps(pair: tuple[nn.Module, nn.Module], batch: Batch, log_p: LogMarginal, s
         batch,
         settings.num_particles,
         settings.ascent,
+        settings.chunk,
         settings.seed + 2,
         settings.progress,
     )

@@ -158,13 +158,20 @@ def improved(
     for step in range(steps):
         _, gradient = loss_and_gradient(model, guide, batch, objective)
         scaled = scale * gradient
-        rate = _cosine(step / steps) * (RADIUS / scaled.norm(dim=-1, keepdim=True)).clamp(max=learning_rate)
+        rate = cosine(step / steps) * (RADIUS / scaled.norm(dim=-1, keepdim=True)).clamp(max=learning_rate)
         guide.features.data -= (rate * scale * scaled).nan_to_num(0.0, 0.0, 0.0)  # a row that is not finite stays
     before, after = (_bound(model, at_features(family, at), batch) for at in (start, guide.features))
     return torch.where((after > before).unsqueeze(-1), guide.features.detach(), start)
 
 
-def _cosine(done: float) -> float:
+def cosine(done: float) -> float:
+    """The share of the first rate after a share of the steps: half a cosine, from 1 to 0.05.
+
+    Example:
+
+        >>> cosine(0.0), round(cosine(0.5), 3), cosine(1.0)
+        (1.0, 0.525, 0.05)
+    """
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -260,8 +260,16 @@ def _weighed(problems: Problems, q: dist.TorchDistribution, num_particles: int, 
     with torch.no_grad():
         for part in log_weight.split(max(1, chunk // len(problems))):
             u, log_q = _drawn(q, len(part))
+            _require_dtype(u, problems.start.loc.dtype)
             part.copy_(problems.log_joint(u) - log_q)
     return log_weight
+
+
+def _require_dtype(u: Tensor, expected: torch.dtype) -> None:
+    if u.dtype != expected:
+        raise ContractError(
+            f"expected fit to return a distribution whose draws are {expected}, as those of the start, got {u.dtype}"
+        )
 
 
 def _drawn(q: dist.TorchDistribution, num_draws: int) -> tuple[Tensor, Tensor]:

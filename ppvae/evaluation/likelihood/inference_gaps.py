@@ -31,7 +31,6 @@ from ppvae.objectives.local import Family, at_features
 from ppvae.objectives.local import ascent as climb
 
 WINDOW = 100  # steps over which the bound is averaged, to see whether it still rises
-PAIRS = 1000  # of a particle and a datum, evaluated at once
 MOMENT_DRAWS = 100  # of the guide, where the best diagonal Gaussian starts
 
 
@@ -145,6 +144,7 @@ def gaps(
     proposal: Choice = "auto",
     num_particles: int = 1000,
     ascent: Ascent = DEFAULT,
+    chunk: int = 1000,
     seed: int = 0,
     progress: bool = False,
     **given: Array,
@@ -162,6 +162,7 @@ def gaps(
         proposal: of log p(x), see :func:`ppvae.log_marginal`.
         num_particles: draws for each bound and for log p(x), K.
         ascent: learning rate, patience, windows, data at once.
+        chunk: pairs of a particle and a datum that are evaluated at once, see :func:`ppvae.log_marginal`.
         seed: of the run.
         progress: show a progress bar.
         given: conditions of B rows each.
@@ -183,7 +184,9 @@ def gaps(
         tensor([True, True, True, True])
     """
     require_amortized(guide)
-    options: dict[str, Any] = {"num_particles": require_count("num_particles", num_particles), "progress": progress}
+    counts = {"num_particles": num_particles, "chunk": chunk}
+    options: dict[str, Any] = {name: require_count(name, count) for name, count in counts.items()}
+    options["progress"] = progress
     with evaluation(model, guide, data, y, given, seed=seed) as (_, batch):
         log_p = log_marginal(model, guide, batch, proposal=proposal, seed=seed, **options)
         return Gaps(log_p, *local_bounds(model, guide, batch, ascent=ascent, seed=seed + 1, **options))
@@ -195,6 +198,7 @@ def local_bounds(
     batch: Batch,
     num_particles: int,
     ascent: Ascent,
+    chunk: int = 1000,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[Bound, Bound]:
@@ -213,24 +217,26 @@ def local_bounds(
     """
     with evaluation(model, guide, batch, seed=seed) as (pair, batch):
         rows = tracked(blocks(len(batch), ascent.batch_size), "gaps", progress)
-        parts = [_local_bounds_of(pair, batch.rows(block), num_particles, ascent) for block in rows]
+        parts = [_local_bounds_of(pair, batch.rows(block), num_particles, ascent, chunk) for block in rows]
     own, gaussian = zip(*parts, strict=True)
     return Bound.joined(own), Bound.joined(gaussian)
 
 
-def _local_bounds_of(pair: Pair, batch: Batch, num_particles: int, ascent: Ascent) -> tuple[Bound, Bound]:
+def _local_bounds_of(pair: Pair, batch: Batch, num_particles: int, ascent: Ascent, chunk: int) -> tuple[Bound, Bound]:
     family, start = pair.guide.distribution, encode(pair.guide, batch)
     draws = family(start).sample((MOMENT_DRAWS,))
     moments = torch.cat([draws.mean(0), draws.std(0).log()], -1)
     own, gaussian = (
-        _bound(pair.model, family, local_optimum(pair.model, family, batch, features, ascent), batch, num_particles)
+        _bound(
+            pair.model, family, local_optimum(pair.model, family, batch, features, ascent), batch, num_particles, chunk
+        )
         for family, features in ((family, start), (diagonal_normal, moments))
     )
     return own, gaussian
 
 
-def _bound(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int) -> Bound:
-    return elbo_of(estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, PAIRS))
+def _bound(model: Any, family: Family, features: Tensor, batch: Batch, num_particles: int, chunk: int) -> Bound:
+    return elbo_of(estimate(model, lambda rows: at_features(family, features[rows]), batch, num_particles, chunk))
 
 
 def local_optimum(model: Any, family: Family, batch: Batch, features: Tensor, ascent: Ascent) -> Tensor:

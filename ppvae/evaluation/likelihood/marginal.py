@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppvae.errors import require_count
 from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.per_datum import PerDatum
 
@@ -87,7 +88,7 @@ class Weights(Weighted):
 
         Mean of log 1/k sum w over the K // k disjoint groups of k weights: unbiased for the bound.
         """
-        if not 1 <= k <= self.num_particles:
+        if require_count("k", k) > self.num_particles:
             raise ValueError(f"expected k from 1 to num_particles={self.num_particles}, got {k}")
         return self.value if k == self.num_particles else self.value + self._grouped(k).mean(0)
 

@@ -25,8 +25,8 @@ from ppvae.distributions.gaussians import FullGaussian, FullStudentT, times
 from ppvae.errors import require_count, require_positive
 from ppvae.evaluation.likelihood.hmc import LogDensity, with_gradient
 from ppvae.evaluation.likelihood.newton import DIRECTIONS, NoSecondDerivative, laplace
+from ppvae.objectives.local import cosine
 
-FINAL_RATE = 0.05  # of the first learning rate
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
 USUAL_DIM = 50  # length of u up to which the learning rate applies as given; beyond, it falls with the length
@@ -163,8 +163,8 @@ class FullRank:
             require_count(name, getattr(self, name), least=0)
         for name in ("learning_rate", "scale"):
             require_positive(name, getattr(self, name))
-        if self.df is not None and not self.df > 0:
-            raise ValueError(f"expected df above 0 or None, got {self.df!r}")
+        if self.df is not None and self.df != math.inf:
+            require_positive("df", self.df)
 
     @property
     def draws(self) -> int:
@@ -192,7 +192,7 @@ class FullRank:
 def _falling(rate: float, steps: int) -> Iterator[float]:
     """Learning rates of that many steps, on half a cosine."""
     for step in range(steps):
-        yield rate * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        yield rate * cosine(step / steps)
 
 
 ParticleWeights = Callable[[Tensor], Tensor]

@@ -52,6 +52,8 @@ def test_evaluator_leaves_random_state_modes_and_parameter_store_alone(name):
 COUNTS = {
     "num_particles": lambda m, g, x, n: ppvae.log_marginal(m, g, x, num_particles=n),
     "chunk": lambda m, g, x, n: ppvae.log_marginal(m, g, x, chunk=n),
+    "chunk of gaps": lambda m, g, x, n: ppvae.gaps(m, g, x, chunk=n),
+    "chunk of compare": lambda m, g, x, n: ppvae.compare(m, {"only": g}, x, chunk=n),
     "num_particles of calibration": lambda m, g, x, n: ppvae.calibration(m, g, x, num_particles=n),
     "num_particles of gaps": lambda m, g, x, n: ppvae.gaps(m, g, x, num_particles=n),
     "num_particles of latent_statistics": lambda m, g, x, n: ppvae.latent_statistics(m, g, x, num_particles=n),

@@ -271,6 +271,15 @@ def test_laplace_of_a_gaussian_pair_is_exact_whatever_its_guide(name):
     torch.testing.assert_close(found.value, evidence.detach())
 
 
+def test_fitted_log_weight_refuses_draws_of_another_type():
+    class Single:
+        def fit(self, log_joint, start):
+            return FullGaussian(start.loc.float(), start.scale_tril.float())
+
+    with pytest.raises(ppvae.ContractError, match=r"draws are torch.float64, as those of the start, got torch.float32"):
+        ppvae.log_marginal(*PAIRS["linear_gaussian"].make(), proposal=Single(), num_particles=50)
+
+
 def test_fitted_log_weight_refuses_a_density_over_a_part_of_the_space():
     class Positive:
         def fit(self, log_joint, start):

@@ -74,11 +74,19 @@ def test_bound_is_unbiased_and_its_standard_error_is_that_of_repeats():
     )
 
 
-@pytest.mark.parametrize("k", [0, -1, 51])
-def test_bound_refuses_k_out_of_range(k):
+@pytest.mark.parametrize(
+    ("k", "error", "message"),
+    [
+        (0, ValueError, "expected k of at least 1, got 0"),
+        (-1, ValueError, "expected k of at least 1, got -1"),
+        (51, ValueError, "from 1 to num_particles=50, got 51"),
+        ("a", TypeError, "expected k to be a whole number, got 'a'"),
+    ],
+)
+def test_bound_refuses_k_out_of_range(k, error, message):
     found = marginal_of(weights_of(log_weights(particles=50)))
     for method in (found.bound, found.bound_standard_error):
-        with pytest.raises(ValueError, match=f"from 1 to num_particles=50, got {k}"):
+        with pytest.raises(error, match=message):
             method(k)
 
 

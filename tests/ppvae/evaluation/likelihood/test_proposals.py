@@ -253,5 +253,7 @@ def gaussian_of_unit_scale(u):
 
 
 def test_full_rank_refuses_degrees_of_freedom_of_0():
-    with pytest.raises(ValueError, match="expected df above 0 or None, got 0"):
+    with pytest.raises(ValueError, match="expected df above 0 and finite, got 0"):
         FullRank(df=0)
+    with pytest.raises(TypeError, match="expected df to be a number, got '5'"):
+        FullRank(df="5")
