@@ -48,7 +48,7 @@ def log_marginal(
         log p(x)  ~  log 1/K sum_k p(x, z_k) / q(z_k),   z_k ~ q(z)
 
     The guide is the first proposal q. A datum is in doubt where the Pareto k-hat of its weights is above
-    min(1 - 1/log10 K, 0.7), or their effective sample size is below K / 5. A Gaussian with a full covariance is fitted
+    min(1 - 1/log10 K, 0.7), or their effective sample size is below K / 10. A Gaussian with a full covariance is fitted
     to the posterior of each datum in doubt, and fresh draws of it are weighed. A guide that leaves more than 5% of the
     data in doubt passes for others by chance: then all data are fitted. Data that are still in doubt get a longer fit,
     and those with a bad k-hat one that covers the posterior. The values of data with a bad k-hat at the end are lower

@@ -13,7 +13,7 @@ from ppvae.evaluation.likelihood.pareto import khat_limit, pareto_khat
 from ppvae.evaluation.likelihood.per_datum import PerDatum
 
 TOLERATED = 0.05  # share of the data whose k-hat may be bad by chance
-TRUSTED_ESS = 0.2  # share of K
+TRUSTED_ESS = 0.1  # share of K
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Weighted(PerDatum):
 
     @property
     def in_doubt(self) -> Tensor:
-        """Data with a k-hat that is unknown or above its limit, or an effective sample size below K / 5, bool, (B,).
+        """Data with a k-hat that is unknown or above its limit, or an effective sample size below K / 10, bool, (B,).
 
         With 50 latents the weights of a guide that miss most of the posterior have, for one datum in ten, a k-hat
         below the limit: few effective draws tell the rest.

@@ -29,7 +29,7 @@ from ppvae.objectives.local import cosine
 
 COVERING_PARTICLES = 64
 COVERING_RATE = 0.01
-USUAL_DIM = 50  # length of u up to which the learning rate applies as given; beyond, it falls with the length
+USUAL_DIM = 50  # length of u up to which particles and learning rate apply as given
 LEAST_DF = 5  # of the Student t that is drawn from
 DRAWS = 16  # of a proposal without an attribute ``draws``
 
@@ -125,9 +125,10 @@ class FullRank:
 
     Args:
         steps: on the bound.
-        particles: draws of each step.
-        learning_rate: of the first step; the last has a twentieth of it. For D above 50 latents it is multiplied by
-            50 / D.
+        particles: draws of each step. For D above 50 latents, D / 50 times as many in rounds: the gradient's D^2
+            elements need more draws.
+        learning_rate: of the first step; the last has a twentieth of it. For D above 50 it is multiplied by
+            sqrt(50 / D).
         scale: factor on the standard deviations at the end.
         cover: steps on the forward KL, each with 64 draws.
         newton: iterations of the Laplace approximation; 0 starts from the guide.
@@ -214,26 +215,33 @@ def _climb(
 ) -> FullGaussian:
     """Ascent by Adam on m and L, where u = m0 + L0 v and v = m + L e, e ~ N(0, I), for a start N(m0, L0 L0').
 
-    L is the exponential of a diagonal with numbers below it. The gradient of log w = log p(x, u) - log q(u) is taken
-    through u alone: q's own parameters are held fixed.
+    L is the exponential of a diagonal with numbers below it.
     """
     mean = torch.zeros_like(start.loc)
     raw = torch.zeros_like(start.scale_tril)  # log L on the diagonal, L below
     adam = torch.optim.Adam([mean, raw])
-    slower = min(1.0, USUAL_DIM / mean.shape[-1])  # D^2 elements that move at once move q further
+    more = max(1.0, mean.shape[-1] / USUAL_DIM)
     for rate in rates:
-        adam.param_groups[0]["lr"] = rate * slower
+        adam.param_groups[0]["lr"] = rate / math.sqrt(more)  # D^2 elements that move at once move q further
         tril = _lower(raw)
-        e = torch.randn(particles, *mean.shape, dtype=mean.dtype, device=mean.device)
-        density, gradient = with_gradient(log_joint, start.at(mean + times(tril, e)))
-        log_q = -0.5 * e.square().sum(-1)  # up to a number that is the same for all draws
-        path = times(start.scale_tril.mT, gradient) + _solved(tril.mT, e)  # d log w / dv
-        path = path * weigh(density - log_q).unsqueeze(-1)
-        slope = torch.einsum("nbi,nbj->bij", path, e).tril()
-        mean.grad = -path.sum(0)
+        rounds = [_slopes(log_joint, start, mean, tril, weigh, particles) for _ in range(round(more))]
+        slope_of_mean, slope = (torch.stack(each).mean(0) for each in zip(*rounds, strict=True))
+        mean.grad = -slope_of_mean
         raw.grad = -torch.where(_diagonal(raw), slope * tril, slope)
         adam.step()
     return FullGaussian(start.at(mean), start.scale_tril @ _lower(raw))
+
+
+def _slopes(
+    log_joint: LogDensity, start: FullGaussian, mean: Tensor, tril: Tensor, weigh: ParticleWeights, particles: int
+) -> tuple[Tensor, Tensor]:
+    """The gradients by m and L of the weighted sum of log w = log p(x, u) - log q(u), through u alone."""
+    e = torch.randn(particles, *mean.shape, dtype=mean.dtype, device=mean.device)
+    density, gradient = with_gradient(log_joint, start.at(mean + times(tril, e)))
+    log_q = -0.5 * e.square().sum(-1)  # up to a number that is the same for all draws
+    path = times(start.scale_tril.mT, gradient) + _solved(tril.mT, e)  # d log w / dv
+    path = path * weigh(density - log_q).unsqueeze(-1)
+    return path.sum(0), torch.einsum("nbi,nbj->bij", path, e).tril()
 
 
 def _lower(raw: Tensor) -> Tensor:
