@@ -1,6 +1,6 @@
 """Proposals of low rank plus a diagonal beside those with a full covariance: k-hat, effective sample size, time.
 
-Claim: up to 256 latents the full covariance is the better proposal for its time, so ppvae has no other form.
+Claim: up to 256 latents the full covariance gives the most effective draws a second, so ppvae has no other form.
 
     q(z) = N(m, diag(s^2) + F F'),   F: D x rank
 
