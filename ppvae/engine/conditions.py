@@ -64,7 +64,7 @@ class Conditions:
             )
         if LABEL in self.names and y is None:
             raise ContractError(
-                f"{owner} needs labels, since it is conditional on the class, but was called without. Pass y with every "
+                f"{owner} needs labels, since it is conditional on the class, but got none. Pass y with every "
                 "label known; an objective that reads q(y | x), such as ClassifierLoss, takes another pair"
             )
         return tuple(y if name == LABEL and y is not None else given[name] for name in self.names)
