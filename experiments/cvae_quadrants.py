@@ -241,7 +241,9 @@ def samples(model: nn.Module, blurred: nn.Module, few: Dataset, mask: Tensor, se
     columns = [torch.full_like(grey, HIDDEN_GREY), grey, guess, *drawn.unbind(1)]
     images = torch.stack([whole(pixels, seen, mask) for pixels in columns], 1)
     names = ["seen", "image", "network", *(f"draw {i + 1}" for i in range(SHOWN_DRAWS))]
-    return plots.image_grid(images.cpu(), (), names)
+    figure = plots.image_grid(images.cpu(), (), names)
+    figure.suptitle("network: E[x | seen]; draws: E[x | z, seen] at z ~ p(z | seen)", fontsize="medium")
+    return figure
 
 
 def mean_samples(model: nn.Module, seen: Tensor, seed: int) -> Tensor:
