@@ -30,7 +30,7 @@ WITHOUT_INVERSE = (
 
 
 class FlowGuide(AmortizedGuide):
-    """q(z | x) by a normalizing flow; site "z". A label y is ignored.
+    """q(z | x) by a normalizing flow; site "z". A label y that is no condition is ignored.
 
     ``can_score`` is False if a map has no inverse in closed form (planar, radial, Sylvester): such a guide has the
     density of its own draws only. A custom map without an inverse declares ``has_inverse = False``.
@@ -40,6 +40,7 @@ class FlowGuide(AmortizedGuide):
             context.
         maps: modules with ``condition(context)`` that gives a Transform, such as ``inverse_autoregressive(...)``.
         latent_dim: length of z.
+        conditions: names of what q is given besides x, "y" for the label; the encoder takes them after x.
 
     Example:
 
@@ -51,8 +52,14 @@ class FlowGuide(AmortizedGuide):
         False
     """
 
-    def __init__(self, encoder: nn.Module, maps: Sequence[nn.Module], latent_dim: int):
-        super().__init__(encoder)
+    def __init__(
+        self,
+        encoder: nn.Module,
+        maps: Sequence[nn.Module],
+        latent_dim: int,
+        conditions: str | Sequence[str] = (),
+    ):
+        super().__init__(encoder, conditions)
         self.maps, self.latent_dim = nn.ModuleList(maps), latent_dim
         self.can_score = all(map(_has_inverse, maps))
 

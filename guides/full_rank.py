@@ -5,6 +5,8 @@ q(z | x) = N(loc(x), L(x) L(x)'),   L lower triangular with a positive diagonal
 Source: Kingma and Welling 2019, "An Introduction to Variational Autoencoders", section 2.5.1.
 """
 
+from collections.abc import Sequence
+
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
@@ -13,12 +15,13 @@ from ppvae.engine.contract import AmortizedGuide
 
 
 class FullRankGaussian(AmortizedGuide):
-    """Gaussian q(z | x) with every correlation; site "z". A label y is ignored.
+    """Gaussian q(z | x) with every correlation; site "z". A label y that is no condition is ignored.
 
     Args:
         encoder: network (B, *event_shape) -> (B, FullRankGaussian.num_features(latent_dim)): means, logs of L's
             diagonal, and the rows of L below it.
         latent_dim: length of z.
+        conditions: names of what q is given besides x, "y" for the label; the encoder takes them after x.
 
     Raises ValueError for an encoder with another number of features.
 
@@ -29,8 +32,8 @@ class FullRankGaussian(AmortizedGuide):
         torch.Size([4, 3, 3])
     """
 
-    def __init__(self, encoder: nn.Module, latent_dim: int):
-        super().__init__(encoder)
+    def __init__(self, encoder: nn.Module, latent_dim: int, conditions: str | Sequence[str] = ()):
+        super().__init__(encoder, conditions)
         self.latent_dim = latent_dim
 
     @staticmethod

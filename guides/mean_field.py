@@ -13,10 +13,11 @@ from ppvae.engine.contract import AmortizedGuide
 
 
 class MeanFieldGaussian(AmortizedGuide):
-    """Diagonal Gaussian q(z | x); site "z". A label y is ignored.
+    """Diagonal Gaussian q(z | x), or q(z | x, conditions); site "z". A label y that is no condition is ignored.
 
     Args:
         encoder: network (B, *event_shape) -> (B, 2 * latent_dim): means, then logs of standard deviations.
+        conditions: names of what q is given besides x, "y" for the label; the encoder takes them after x.
 
     Example:
 

@@ -6,6 +6,8 @@ Source: Morningstar et al. 2021, "Automatic Differentiation Variational Inferenc
 :mod:`ppvae.distributions.mixtures` for the gradient.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ppvae.distributions.mixtures import DiagonalMixture
@@ -13,13 +15,14 @@ from ppvae.engine.contract import AmortizedGuide
 
 
 class MixtureGuide(AmortizedGuide):
-    """Mixture of diagonal Gaussians q(z | x); site "z". A label y is ignored.
+    """Mixture of diagonal Gaussians q(z | x); site "z". A label y that is no condition is ignored.
 
     Args:
         encoder: network (B, *event_shape) -> (B, MixtureGuide.num_features(latent_dim, components)): logits of the
             components, then all means, then the logs of all standard deviations.
         latent_dim: length of z.
         components: number of Gaussians.
+        conditions: names of what q is given besides x, "y" for the label; the encoder takes them after x.
 
     Raises ValueError for sizes below 1, and for an encoder with another number of features.
 
@@ -31,8 +34,8 @@ class MixtureGuide(AmortizedGuide):
         torch.Size([4, 2])
     """
 
-    def __init__(self, encoder: nn.Module, latent_dim: int, components: int):
-        super().__init__(encoder)
+    def __init__(self, encoder: nn.Module, latent_dim: int, components: int, conditions: str | Sequence[str] = ()):
+        super().__init__(encoder, conditions)
         if min(latent_dim, components) < 1:
             raise ValueError(f"expected latent_dim and components of at least 1, got {latent_dim} and {components}")
         self.latent_dim, self.components = latent_dim, components

@@ -24,6 +24,7 @@ from ppvae.guides import (
 )
 from ppvae.models import (
     AutoregressiveFlow,
+    ConditionalVAE,
     GaussianMixture,
     GaussianVAE,
     HierarchicalVAE,
@@ -31,7 +32,7 @@ from ppvae.models import (
     MixtureOfGaussians,
     SemiSupervisedVAE,
 )
-from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, FillMissing, LabelledMLP
+from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, FillMissing, JointMLP, LabelledMLP
 from tests.user_pairs import (
     ClassConditionalGuide,
     ClassConditionalModel,
@@ -104,6 +105,10 @@ def vectors() -> Tensor:
 def vectors_with_missing_elements() -> Tensor:
     x = vectors()
     return x.masked_fill(torch.rand_like(x) < 0.3, torch.nan)
+
+
+def angles() -> dict[str, Tensor]:
+    return {"angle": torch.randn(BATCH, 2)}
 
 
 def grey() -> Tensor:
@@ -239,6 +244,36 @@ CONDITIONAL_PAIRS: dict[str, Pair] = {  # those that x alone does not suffice fo
         vectors,
         lambda: {"a": torch.randn(BATCH, 1), "b": torch.randn(BATCH, 1)},
     ),
+    "conditional_vae": Pair(
+        lambda: ConditionalVAE(JointMLP([LATENT, 2], [16], IMAGE), LATENT, "angle", prior=MLP(2, [8], 2 * LATENT)),
+        lambda: MeanFieldGaussian(JointMLP([IMAGE, 2], [16], 2 * LATENT), "angle"),
+        binary,
+        angles,
+    ),
+    "conditional_standard_normal": Pair(
+        lambda: ConditionalVAE(JointMLP([LATENT, 2], [16], IMAGE), LATENT, "angle"),
+        lambda: FullRankGaussian(JointMLP([IMAGE, 2], [16], FullRankGaussian.num_features(LATENT)), LATENT, "angle"),
+        binary,
+        angles,
+    ),
+    "conditional_flow": Pair(
+        lambda: ConditionalVAE(JointMLP([LATENT, 2], [16], 5), LATENT, "angle", Gaussian(0.5)),
+        lambda: FlowGuide(JointMLP([5, 2], [16], 2 * LATENT + 3), guides.affine_coupling(LATENT, 3), LATENT, "angle"),
+        vectors,
+        angles,
+    ),
+    "conditional_mixture": Pair(
+        lambda: ConditionalVAE(JointMLP([LATENT, 2], [16], 5), LATENT, "angle", Gaussian(0.5)),
+        lambda: MixtureGuide(JointMLP([5, 2], [16], MixtureGuide.num_features(LATENT, 2)), LATENT, 2, "angle"),
+        vectors,
+        angles,
+    ),
+    "class_conditional": Pair(
+        lambda: ConditionalVAE(LabelledMLP(LATENT, CLASSES, [16], IMAGE), LATENT, "y"),
+        lambda: MeanFieldGaussian(LabelledMLP(IMAGE, CLASSES, [16], 2 * LATENT), "y"),
+        binary,
+        needs_labels=True,
+    ),
 }
 ALL_PAIRS = PAIRS | CONDITIONAL_PAIRS
 
@@ -258,6 +293,7 @@ class Estimator:
         generates: whether it reads q(y | x) of labels that the model draws.
         reads: what it reads of q(z | x): "draws", "moments" or "product".
         draws_prior: whether a trainable prior must have reparameterised draws.
+        one_prior: whether the prior must be the same for all data.
     """
 
     make: Callable[[], ppvae.Objective]
@@ -270,6 +306,7 @@ class Estimator:
     generates: bool = False
     reads: str | None = None
     draws_prior: bool = False
+    one_prior: bool = False
 
     def fits(self, pair: Pair) -> bool:
         """Whether the pair has what the objective needs."""
@@ -278,6 +315,8 @@ class Estimator:
         if self.generates and not pair.labelled:
             return False
         if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
+            return False
+        if self.one_prior and isinstance(pair.model(), ConditionalVAE) and prior is not None:
             return False
         return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
 
@@ -320,7 +359,9 @@ OBJECTIVES: dict[str, Estimator] = {
     "beta_vae": Estimator(lambda: ppvae.beta_vae(4.0)),
     "annealed_vae": Estimator(lambda: ppvae.ELBO() + ppvae.Capacity(0.5, gamma=10.0)),
     "info_vae": Estimator(lambda: ppvae.info_vae(0.5, 10.0), reads="draws", draws_prior=True),
-    "info_vae_stein": Estimator(lambda: ppvae.info_vae(0.5, 10.0, ppvae.SteinDiscrepancy), reads="draws"),
+    "info_vae_stein": Estimator(
+        lambda: ppvae.info_vae(0.5, 10.0, ppvae.SteinDiscrepancy), reads="draws", one_prior=True
+    ),
     "dip_vae_ii": Estimator(lambda: ppvae.dip_vae_ii(2.0), reads="moments"),
     "beta_tcvae": Estimator(lambda: ppvae.beta_tcvae(num_data=100), reads="product"),
 }

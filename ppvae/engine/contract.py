@@ -4,7 +4,8 @@ A model is called ``model(x, y=None, **given)``, a guide ``guide(x, y=None, **gi
 
 - ``x`` has shape ``(B, *event_shape)``. ``y`` is a long tensor of shape ``(B,)``, or None. For the functions of ppvae
   ``y == -1`` means unknown; the pair itself gets either labels that are all known, or None.
-- Conditions are tensors of B rows. A pair names those that it takes, after y: ``forward(self, x, y=None, c=None)``.
+- Conditions are tensors of B rows. A pair names those that it takes, after y: ``forward(self, x, y=None, c=None)``,
+  or in its constructor (:class:`~ppvae.engine.conditions.Conditions`).
 - Every site stands in one plate ``"data"`` of size B at dim -1, unscaled and not subsampled.
 - The observed site is ``"x"``, a label is ``"y"``; latent sites have any names. Given ``y``, the model observes site
   ``"y"`` (or has none) and the guide does not draw it.
@@ -15,8 +16,9 @@ A model is called ``model(x, y=None, **given)``, a guide ``guide(x, y=None, **gi
 - Model and guide share no parameter, and keep theirs in the module, not in ``pyro.param``.
 """
 
+import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 
 from ppvae.engine import checks, data_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
+from ppvae.engine.conditions import Conditions
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import first_parameter
 from ppvae.engine.tracing import OBSERVED
@@ -89,8 +92,10 @@ class Guide(_UniquelyNamed):
     can_score: bool = True
 
 
-def _encode_of(guide: "AmortizedGuide") -> Callable[..., Tensor]:
-    return guide.encode
+def _naming_of(guide: "AmortizedGuide") -> Callable[..., Tensor] | inspect.Signature:
+    """What names the conditions: those of the constructor, or an ``encode`` of the guide's own."""
+    own = type(guide).encode is not AmortizedGuide.encode
+    return guide.encode if own else guide.conditions.signature
 
 
 class AmortizedGuide(Guide):
@@ -100,7 +105,8 @@ class AmortizedGuide(Guide):
     (``ppvae.guides.Refined``, :func:`ppvae.gaps`).
 
     Args:
-        encoder: network (B, *event_shape) -> (B, features).
+        encoder: network (B, *event_shape) -> (B, features); with conditions it takes them after x, in their order.
+        conditions: names of the conditions of q(z | x, conditions), where "y" is the label.
 
     Example:
 
@@ -115,13 +121,13 @@ class AmortizedGuide(Guide):
         torch.Size([3, 4])
     """
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, conditions: str | Sequence[str] = ()):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.conditions = encoder, Conditions(conditions)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The features of each datum, (B, features). A guide with conditions names them here, after y."""
-        return self.encoder(x)
+    def encode(self, x: Tensor, y: Tensor | None = None, **given: Tensor) -> Tensor:
+        """The features of each datum, (B, features). A guide that overrides it names its conditions here, after y."""
+        return self.encoder(x, *self.conditions.values(type(self).__name__, y, given))
 
     def distribution(self, features: Tensor) -> TorchDistribution:
         """q(z; features), batch shape (B,), for features of shape (B, features)."""
@@ -133,7 +139,7 @@ class AmortizedGuide(Guide):
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.distribution(features))
 
-    forward.conditions_named_by = _encode_of  # type: ignore[attr-defined]
+    forward.conditions_named_by = _naming_of  # type: ignore[attr-defined]
 
 
 def is_amortized(guide: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.checks import check_modules
+from ppvae.engine.data_checks import check_conditions
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
@@ -174,6 +175,7 @@ def _template(model: Any, num_samples: int, y: Array | None, given: dict[str, Ar
     zeros = torch.zeros(num_samples) if parameter is None else parameter.new_zeros(num_samples)
     batch = as_batch(zeros, y, given, zeros.dtype).to(zeros.device)
     check_modules(model)
+    check_conditions([model], batch)
     with evaluation_mode(model, device=zeros.device):
         return zeros.new_zeros(num_samples, *_event_shape(model, batch.rows(torch.arange(PROBED_ROWS) % num_samples)))
 
@@ -188,6 +190,8 @@ def _event_shape(model: Any, batch: Batch) -> torch.Size:
     for dimensions in range(MOST_DIMENSIONS + 1):
         try:
             shape, other = (_shape_drawn(model, batch, [size] * dimensions) for size in PROBES)
+        except ContractError:
+            raise
         except Exception as error:
             problem = f"it fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             continue

@@ -5,7 +5,7 @@ from ppvae.nn.autocast import Autocast
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
-from ppvae.nn.mlp import MLP, LabelledLinear, LabelledMLP
+from ppvae.nn.mlp import MLP, JointMLP, LabelledLinear, LabelledMLP
 
 __all__ = [
     "MLP",
@@ -14,6 +14,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "FillMissing",
+    "JointMLP",
     "LabelledLinear",
     "LabelledMLP",
     "RandomWarp",

@@ -1,4 +1,4 @@
-"""Fully connected networks of an input, or of an input and a class label."""
+"""Fully connected networks of an input, of several inputs, or of an input and a class label."""
 
 import itertools
 import math
@@ -35,6 +35,50 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The output for x of shape (..., *in_shape)."""
         return unflatten(self.layers(flatten_event(x, self.in_shape)), self.out_shape)
+
+
+class JointMLP(nn.Module):
+    """Fully connected network of several inputs: (..., *in_shape) for each of them -> (..., *out_shape).
+
+    It computes the network of the concatenated inputs, whose first layer is sum_i W_i x_i + b. The leading dimensions
+    of the inputs broadcast, and each input is multiplied once: a condition of shape (B, C) beside latents of shape
+    (K, B, D) is not repeated for each particle.
+
+    Args:
+        in_shapes: event shape or length of each input.
+        hidden: widths of the hidden layers; empty for a linear map.
+        out_shape: event shape of the output, or its length.
+        activation: constructor of the nonlinearity after each hidden layer.
+
+    Raises ValueError for another number of inputs.
+
+    Example:
+
+        >>> import torch
+        >>> JointMLP([3, (4, 4)], [16], (8, 8))(torch.zeros(7, 5, 3), torch.zeros(5, 4, 4)).shape
+        torch.Size([7, 5, 8, 8])
+    """
+
+    def __init__(
+        self, in_shapes: Sequence[Shape], hidden: Sequence[int], out_shape: Shape, activation: Activation = nn.ReLU
+    ):
+        super().__init__()
+        self.in_shapes, self.out_shape = [as_shape(shape) for shape in in_shapes], as_shape(out_shape)
+        sizes = [math.prod(shape) for shape in self.in_shapes]
+        widths = [*hidden, math.prod(self.out_shape)]
+        self.first = nn.ModuleList(nn.Linear(size, widths[0], bias=i == 0) for i, size in enumerate(sizes))
+        bound = sum(sizes) ** -0.5  # nn.Linear's range for the concatenated input
+        for parameter in self.first.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        self.rest = nn.Sequential(activation(), *linear_layers(widths, activation)) if hidden else nn.Identity()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The output for inputs of shapes (..., *in_shape)."""
+        if len(inputs) != len(self.in_shapes):
+            raise ValueError(f"expected {len(self.in_shapes)} inputs, got {len(inputs)}; name a condition for each")
+        parts = zip(self.first, inputs, self.in_shapes, strict=True)
+        joint = sum(linear(flatten_event(x, shape)) for linear, x, shape in parts)
+        return unflatten(self.rest(joint), self.out_shape)
 
 
 class LabelledLinear(nn.Module):

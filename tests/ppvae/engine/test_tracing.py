@@ -27,6 +27,12 @@ def functions():
     return {
         "forward of a module": (conditional, {"c"}, {"c"}),
         "forward with two": (two, {"a", "b"}, {"a", "b"}),
+        "constructor of an amortized guide": (MeanFieldGaussian(nn.Linear(5, 4), ["y", "c"]), {"c"}, {"c"}),
+        "constructor of a compiled guide": (
+            torch.compile(MeanFieldGaussian(nn.Linear(5, 4), "c"), backend="eager"),
+            {"c"},
+            {"c"},
+        ),
         "encode of an amortized guide": (encoding, {"temperature"}, set()),
         "Refined, which passes on what its guide names": (Refined(encoding, conditional), None, set()),
         "a compiled module": (torch.compile(conditional, backend="eager"), {"c"}, {"c"}),

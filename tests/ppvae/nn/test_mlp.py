@@ -1,10 +1,10 @@
-"""Fully connected networks with labels."""
+"""Fully connected networks with labels, or with several inputs."""
 
 import pytest
 import torch
 from torch import nn
 
-from ppvae.nn import LabelledLinear, LabelledMLP
+from ppvae.nn import MLP, JointMLP, LabelledLinear, LabelledMLP
 
 
 def test_labelled_linear_equals_a_layer_of_the_concatenation():
@@ -30,3 +30,33 @@ def test_labelled_mlp_multiplies_x_once_for_all_classes():
 def test_labelled_mlp_refuses_to_have_no_hidden_layer():
     with pytest.raises(ValueError, match="at least one hidden layer"):
         LabelledMLP(3, 2, [], 4)
+
+
+@pytest.mark.parametrize("hidden", [[], [16, 8]])
+def test_joint_mlp_is_the_mlp_of_the_concatenated_inputs(hidden):
+    torch.manual_seed(0)
+    joint, plain = JointMLP([3, (2, 4)], hidden, (2, 2)), MLP(3 + 8, hidden, (2, 2))
+    first, *rest = [layer for layer in plain.layers if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        first.weight.copy_(torch.cat([part.weight for part in joint.first], 1))
+        first.bias.copy_(joint.first[0].bias)
+        for mine, theirs in zip(
+            rest, (part for part in joint.rest.modules() if isinstance(part, nn.Linear)), strict=True
+        ):
+            mine.load_state_dict(theirs.state_dict())
+    z, c = torch.randn(7, 5, 3), torch.randn(5, 2, 4)
+    concatenated = torch.cat([z, c.flatten(1).expand(7, 5, 8)], -1)
+    torch.testing.assert_close(joint(z, c), plain(concatenated))
+
+
+def test_joint_mlp_starts_in_the_range_of_the_mlp_of_the_concatenated_inputs():
+    weights = torch.cat([part.weight for part in JointMLP([30, 70], [50], 1).first], 1)
+    assert weights.abs().max() <= 0.1
+    assert weights.abs().max() > 0.099
+
+
+def test_joint_mlp_refuses_another_number_of_inputs_and_other_shapes():
+    with pytest.raises(ValueError, match="expected 2 inputs, got 1"):
+        JointMLP([3, 4], [8], 2)(torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"expected an input of shape \(\.\.\., 2, 4\), got \(5, 8\)"):
+        JointMLP([3, (2, 4)], [8], 2)(torch.zeros(5, 3), torch.zeros(5, 8))
