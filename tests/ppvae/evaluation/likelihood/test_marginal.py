@@ -126,7 +126,7 @@ def with_khat(khat, ess, particles=1000):
 
 def test_in_doubt_is_a_khat_above_its_limit_or_few_effective_draws():
     limit = khat_limit(1000)
-    found = with_khat([limit - 0.01, limit + 0.01, 0.1, 0.1], [900.0, 900.0, 201.0, 199.0])
+    found = with_khat([limit - 0.01, limit + 0.01, 0.1, 0.1], [900.0, 900.0, 101.0, 99.0])
     assert found.in_doubt.tolist() == [False, True, False, True]
     assert found.failed.tolist() == [False, True, False, False]
 

@@ -94,12 +94,26 @@ def test_full_rank_step_is_the_gradient_of_the_evidence_bound(plain_descent):
     assert along_tril.abs().max() > 5 * error
 
 
-@pytest.mark.parametrize(("dim", "factor"), [(1, 1.0), (50, 1.0), (100, 0.5)])
+@pytest.mark.parametrize(("dim", "factor"), [(1, 1.0), (50, 1.0), (100, 0.5**0.5), (200, 0.5)])
 def test_full_rank_learning_rate_falls_with_more_than_50_latents(plain_descent, dim, factor):
     """From N(0, I) to N(3, I) the gradient of the mean is 3 for every draw."""
     proposal = FullRank(steps=1, learning_rate=0.1, newton=0, scale=1.0)
     q = proposal.fit(lambda u: -0.5 * (u - 3).square().sum(-1), standard(2, dim))
     torch.testing.assert_close(q.loc, torch.full((2, dim), 0.3 * factor).double())
+
+
+@pytest.mark.parametrize(("dim", "draws"), [(1, 16), (64, 16), (100, 32), (200, 64)])
+def test_full_rank_averages_more_draws_with_more_than_50_latents(dim, draws):
+    """In rounds of the usual number, which bounds the memory."""
+    sizes = []
+
+    def log_joint(u):
+        sizes.append(len(u))
+        return -0.5 * u.square().sum(-1)
+
+    FullRank(steps=3, particles=16, newton=0).fit(log_joint, standard(2, dim))
+    assert set(sizes) == {16}
+    assert sum(sizes) == 3 * draws
 
 
 def test_full_rank_and_laplace_widen_by_their_scale():

@@ -160,7 +160,7 @@ def test_stage_takes_all_data_where_the_guide_leaves_more_than_5_percent_in_doub
     for khat, expected in ((few, [0]), (many, list(range(40)))):
         found = marked(khat, 40 * [900.0], 40 * [0], ("guide",))
         assert stage.rows(found).tolist() == expected
-    doubtful = marked(40 * [0.1], 3 * [100.0] + 37 * [900.0], 40 * [0], ("guide",))
+    doubtful = marked(40 * [0.1], 3 * [99.0] + 37 * [900.0], 40 * [0], ("guide",))
     assert len(stage.rows(doubtful)) == 40
 
 
@@ -170,7 +170,7 @@ def test_stage_takes_all_data_of_a_fit_that_leaves_more_than_a_quarter_with_a_ba
     given = 10 * [0] + 10 * [1]
     for failures, expected in ((2, [10, 11, 19]), (3, list(range(10, 20)))):
         khat = 10 * [0.1] + failures * [0.9] + (10 - failures) * [0.1]
-        found = marked(khat, 19 * [900.0] + [100.0], given, stages)
+        found = marked(khat, 19 * [900.0] + [99.0], given, stages)
         assert stage.rows(found).tolist() == expected
         assert last.rows(found).tolist() == [row for row in expected if failures == 3 or row != 19]
 
