@@ -183,9 +183,7 @@ def trained(config: Config, name: Name, x: Tensor, seed: int) -> tuple[GaussianV
     torch.manual_seed(seed)
     likelihood = ppvae.likelihoods.Gaussian(recipe.scale, learned=True, missing=True)
     decoder = MLP(recipe.latent_dim, recipe.hidden, features, torch.nn.Tanh)
-    model = GaussianVAE(
-        decoder, recipe.latent_dim, ppvae.likelihoods.Gaussian(recipe.scale, learned=True, missing=True)
-    )
+    model = GaussianVAE(decoder, recipe.latent_dim, likelihood)
     guide = MeanFieldGaussian(FillMissing(MLP(2 * features, recipe.hidden, 2 * recipe.latent_dim, torch.nn.Tanh)))
     epochs = max(1, round(config.epoch_share * recipe.epochs))
     ppvae.fit(
