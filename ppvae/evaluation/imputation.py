@@ -101,7 +101,7 @@ def impute(
         y: labels, shape (B,), -1 where unknown; or None.
         num_samples: draws of the missing elements of each datum.
         num_particles: weights of each datum, K.
-        chunk: pairs of a particle and a datum that are evaluated at once; at least one datum is.
+        chunk: pairs of a particle and a datum that are evaluated at once; all particles of at least one datum are.
         seed: of the draws; the caller's random state does not change.
         progress: show a progress bar.
         given: conditions of B rows each.
@@ -136,8 +136,9 @@ def impute(
             particles = pair.draw(part, num_particles)
             check_weights(particles.log_weight, block.start)
             log_weight[:, block] = particles.log_weight
-            mean[block], error[block] = _moments(particles)
-            samples[:, block] = _resampled(pair, particles, num_samples)
+            share = _shares(particles)
+            mean[block], error[block] = _moments(particles, share)
+            samples[:, block] = _resampled(pair, particles, share, num_samples)
         missing = batch.x.isnan()
         mean, samples = (torch.where(missing, filled, batch.x) for filled in (mean, samples))
         return Imputation(mean, error.masked_fill(~missing, 0.0), samples, weights_of(log_weight))
@@ -160,12 +161,12 @@ def _shares(particles: Particles) -> Tensor:
     return log_weight.flatten(0, -2).softmax(0).reshape(log_weight.shape).to(particles.batch.x.dtype)
 
 
-def _moments(particles: Particles) -> tuple[Tensor, Tensor]:
+def _moments(particles: Particles, share: Tensor) -> tuple[Tensor, Tensor]:
     """The weighted mean of E[x | z] and its standard error, each (B, *event_shape).
 
     The error is that of a ratio of means over particles: the enumerated values of one particle are one term.
     """
-    share, x = _shares(particles), particles.batch.x
+    x = particles.batch.x
     values = mean_or_draw(particles.model[OBSERVED].distribution).expand(*share.shape, *x.shape[1:])
     values = values.reshape(-1, *share.shape[-2:], *x.shape[1:])  # (enumeration, K, B, *event_shape)
     share = share.reshape(*values.shape[:3], *[1] * (x.dim() - 1))
@@ -173,9 +174,9 @@ def _moments(particles: Particles) -> tuple[Tensor, Tensor]:
     return mean, (share * (values - mean)).sum(0).square().sum(0).sqrt()
 
 
-def _resampled(pair: Pair, particles: Particles, num_samples: int) -> Tensor:
+def _resampled(pair: Pair, particles: Particles, share: Tensor, num_samples: int) -> Tensor:
     """Draws of x at latents that are drawn from the particles by their weights, (num_samples, B, *event_shape)."""
-    batch, share = particles.batch, _shares(particles)
+    batch = particles.batch
     chosen = torch.multinomial(share.flatten(0, -2).T, num_samples, replacement=True).T
     rows = torch.arange(len(batch), device=chosen.device)
     values: Draws = {}

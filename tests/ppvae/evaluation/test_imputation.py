@@ -6,15 +6,16 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
+from torch import nn
 
 import ppvae
 from ppvae.distributions.gaussians import standard_normal
 from ppvae.distributions.likelihoods import Bernoulli, Gaussian
 from ppvae.distributions.missing import ObservedElements
-from ppvae.guides import LabelGuide, MeanFieldGaussian
+from ppvae.guides import LabelGuide, LabelStyleGuide, MeanFieldGaussian
 from ppvae.models import GaussianVAE, LinearGaussian
-from ppvae.nn import MLP, FillMissing
-from tests.catalogue import PAIRS
+from ppvae.nn import MLP, FillMissing, LabelledMLP
+from tests.catalogue import ALL_PAIRS, PAIRS
 from tests.ppvae.oracles import Exact, NormalWithoutMean, labelled_linear, labelled_linear_moments
 
 NAN = math.nan
@@ -116,6 +117,19 @@ def test_impute_gives_complete_data_back_whether_or_not_the_likelihood_takes_mis
     assert torch.equal(found.samples, x.expand(5, -1, -1))
 
 
+@pytest.mark.parametrize("name", ALL_PAIRS)
+def test_impute_takes_every_pair(name):
+    pair = ALL_PAIRS[name]
+    model, guide, batch = pair.make_batch()
+    for kind in pair.kinds(batch).values():
+        found = ppvae.impute(model, guide, kind, num_samples=2, num_particles=30)
+        seen = ~batch.x.isnan()
+        assert torch.equal(found.mean[seen], batch.x[seen])
+        assert torch.isfinite(found.samples).all()
+        assert found.samples.shape == (2, *batch.x.shape)
+        assert ((found.ess > 0.99) & (found.ess < 30.01)).all()
+
+
 @pytest.mark.parametrize("chunk", [1, 100, 10_000])
 def test_impute_is_the_conditional_whatever_is_evaluated_at_once(chunk):
     model, x = incomplete()
@@ -125,12 +139,29 @@ def test_impute_is_the_conditional_whatever_is_evaluated_at_once(chunk):
     assert ((found.mean - whole.mean).abs() <= 4 * error).all()
 
 
-def labelled():
-    """A class that shifts a linear-Gaussian model, q(y | x) and q(z | x), and data with missing elements."""
+class Filled(nn.Module):
+    """A network of data, with zeros for missing elements, and of a class."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, y):
+        return self.network(x.nan_to_num(0.0), y)
+
+
+STYLES = {
+    "one z": lambda classifier: LabelGuide(classifier, FillMissing(MLP(10, [], 4))),
+    "one z for each class": lambda classifier: LabelStyleGuide(classifier, Filled(LabelledMLP(5, 3, [8], 4))),
+}
+
+
+def labelled(style):
+    """A class that shifts a linear-Gaussian model, q(y | x) and q(z | x) or q(z | x, y), and incomplete data."""
     model, x = labelled_linear()
     model.likelihood.missing = True
     torch.manual_seed(1)
-    guide = LabelGuide(FillMissing(MLP(10, [], 3)), FillMissing(MLP(10, [], 4))).double()
+    guide = STYLES[style](FillMissing(MLP(10, [], 3))).double()
     x[0, 0], x[1, 1:4], x[2, 2], x[3, 3:], x[4, :4], x[5, 4] = 6 * [NAN]
     return model, guide, x
 
@@ -145,8 +176,9 @@ def mixture_conditional(model, x, classes):
 
 
 @pytest.mark.parametrize("y", [None, [0, -1, 2, -1, 1, 2], [0, 1, 2, 0, 1, 2]])
-def test_impute_sums_over_unknown_labels_and_keeps_known_ones(y):
-    model, guide, x = labelled()
+@pytest.mark.parametrize("style", STYLES)
+def test_impute_sums_over_unknown_labels_and_keeps_known_ones(style, y):
+    model, guide, x = labelled(style)
     labels = None if y is None else torch.tensor(y)
     found = ppvae.impute(model, guide, x, labels, num_particles=20_000, num_samples=4000)
     for row, datum in enumerate(x):
