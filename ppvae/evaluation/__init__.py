@@ -4,6 +4,7 @@ from ppvae.evaluation.arviz import inference_data
 from ppvae.evaluation.comparing import compare, compare_pairs
 from ppvae.evaluation.comparison import Comparison
 from ppvae.evaluation.generation import reconstruct, sample
+from ppvae.evaluation.imputation import Imputation, impute
 from ppvae.evaluation.labels import accuracy, features, predict
 from ppvae.evaluation.latent_traversals import traversals
 from ppvae.evaluation.latents import LatentStatistics, latent_statistics
@@ -26,6 +27,7 @@ __all__ = [
     "Calibration",
     "Comparison",
     "Gaps",
+    "Imputation",
     "LatentStatistics",
     "LogMarginal",
     "UpperBound",
@@ -40,6 +42,7 @@ __all__ = [
     "evaluate_parts",
     "features",
     "gaps",
+    "impute",
     "inference_data",
     "khat_limit",
     "latent_statistics",

@@ -95,10 +95,15 @@ def labelled_linear() -> tuple[SemiSupervisedVAE, torch.Tensor]:
 
 def labelled_linear_log_joint(model: SemiSupervisedVAE, x: torch.Tensor) -> torch.Tensor:
     """log p(x, y) of each class, shape (3, B)."""
+    mean, covariance = labelled_linear_moments(model)
+    return dist.MultivariateNormal(mean.unsqueeze(1), covariance).log_prob(x) - math.log(3)
+
+
+def labelled_linear_moments(model: SemiSupervisedVAE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of x of each class (3, 5), and their common covariance (5, 5)."""
     weight, bias = _linear_parts(model)
-    noise = (2 * model.likelihood.log_scale).exp() * torch.eye(5).to(x)
-    density = dist.MultivariateNormal(bias.unsqueeze(1), weight @ weight.T + noise)
-    return density.log_prob(x) - math.log(3)
+    noise = (2 * model.likelihood.log_scale).exp() * torch.eye(5).to(weight)
+    return bias, weight @ weight.T + noise
 
 
 def _linear_parts(model: SemiSupervisedVAE) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,6 +25,7 @@ ESTIMATES = {
     "gaps": lambda model, guide, x: ppvae.gaps(model, guide, x, num_particles=100, ascent=CLIMB),
     "latent_statistics": ppvae.latent_statistics,
     "compare": lambda model, guide, x: ppvae.compare(model, {"only": guide}, x, num_particles=100),
+    "impute": lambda model, guide, x: ppvae.impute(model, guide, x, num_particles=100),
     "inference_data": lambda model, guide, x: inference_data(model, guide, x, draws=5),
 }
 SIMULATE = ("bdmc", "upper_bound", "calibration")
