@@ -77,6 +77,10 @@ class FullMixture(nn.Module):
         tensor([0., 0.])
     """
 
+    weights: Tensor
+    locs: Tensor
+    scale_trils: Tensor
+
     def __init__(self, weights: Tensor, locs: Tensor, scale_trils: Tensor):
         super().__init__()
         if weights.dim() != 1 or locs.dim() != 2 or scale_trils.shape != (*locs.shape, locs.shape[-1]):

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -76,6 +77,41 @@ def latent_space(codes: Tensor, labels: Tensor) -> Figure:
     _scatter_classes(figure, axes, plane, labels.cpu().numpy())
     axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
     axes.set_ylabel(f"second principal component ({shares[1]:.0%} of the variance)")
+    return figure
+
+
+def latent_plane(codes: Tensor, labels: Tensor, prior: bool = True) -> Figure:
+    """Codes of two elements as they are, one colour for each class; grey for unknown labels.
+
+    Args:
+        codes: shape (B, 2).
+        labels: classes, shape (B,), any number of them; -1 where unknown.
+        prior: draw the circle that holds 95% of N(0, I).
+
+    Raises ValueError for other shapes.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.plots import latent_plane
+        >>> axes = latent_plane(torch.randn(24, 2), torch.arange(24) % 12).axes[0]
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('z0', 'z1')
+    """
+    if codes.dim() != 2 or codes.shape[1] != 2 or labels.shape != codes.shape[:1]:
+        raise ValueError(
+            f"expected codes (B, 2) and labels (B,), got {tuple(codes.shape)} and {tuple(labels.shape)}; use "
+            "latent_space for longer codes"
+        )
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    _scatter_classes(figure, axes, codes.detach().cpu().double().numpy(), labels.cpu().numpy())
+    if prior:
+        radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 / 2 is exponential
+        axes.add_patch(Circle((0, 0), radius, fill=False, linestyle="--", label="95% of N(0, I)"))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", markerscale=3)
+    axes.set(xlabel="z0", ylabel="z1", aspect="equal", adjustable="datalim")
     return figure
 
 
