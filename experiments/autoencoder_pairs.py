@@ -1,7 +1,8 @@
 """Autoencoders of images, and the same networks as VAEs, with their training. Used by autoencoders.py.
 
-Every likelihood is a Gaussian of variance 1/2, for which - log p(x | z) is the squared error, summed over the pixels,
-and a constant. Penalties and beta are relative to it.
+The likelihood of an autoencoder is a Gaussian of variance 1/2, for which - log p(x | z) is the squared error, summed
+over the pixels, and a constant: penalties are relative to it. A VAE learns the scale of its noise (Rybkin et al. 2021,
+"Simple and Effective VAE Training with Calibrated Decoders"): with variance 1/2 it would use few elements of its code.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,12 +54,12 @@ def denoising(networks: Networks) -> Pair:
 
 def vae(networks: Networks) -> Pair:
     encoder = MLP(networks.shape, networks.hidden, 2 * networks.width)
-    return _model(networks), MeanFieldGaussian(encoder)
+    return _model(networks, Gaussian(0.2, learned=True)), MeanFieldGaussian(encoder)
 
 
-def _model(networks: Networks) -> GaussianVAE:
+def _model(networks: Networks, likelihood: Gaussian | None = None) -> GaussianVAE:
     decoder = MLP(networks.width, networks.hidden[::-1], networks.shape)
-    return GaussianVAE(decoder, networks.width, Gaussian(0.5**0.5))
+    return GaussianVAE(decoder, networks.width, likelihood or Gaussian(0.5**0.5))
 
 
 def one_layer(activation: type[nn.Module], noise: nn.Module | None = None) -> Callable[[Networks], Pair]:

@@ -3,8 +3,8 @@
 Claim: Hinton and Salakhutdinov 2006 ("Reducing the Dimensionality of Data with Neural Networks"): a deep autoencoder
 reconstructs better than as many principal components. The table has the squared error of a test image, summed over
 pixels in [0, 1], by the width of the code: of PCA (exact, from the closed form of probabilistic PCA), of an autoencoder
-with one and with three hidden layers, and of the same networks as VAE and beta-VAE (beta 0, 1 and 4, with the squared
-error as distortion), reconstructed from the posterior mean. Each element of a code costs a VAE KL(q || p), so that its
+with one and with three hidden layers, and of the same networks as VAE and beta-VAE (beta 0, 1 and 4, Gaussian noise of
+a learned scale), reconstructed from the posterior mean. Each element of a code costs a VAE KL(q || p), so that its
 error stops falling at some width; its rate in nats is printed in brackets.
 
 Figures:
