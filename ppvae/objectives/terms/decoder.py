@@ -45,7 +45,7 @@ class DecoderWeights(Penalty):
         parameters = list(decoder.parameters()) if isinstance(decoder, nn.Module) else []
         if not parameters:
             raise ContractError(
-                f"expected a model with parameters, in its module 'decoder' if it has one, got "
+                f"expected a PyroModule with parameters as the model, or as its attribute decoder, got a "
                 f"{type(decoder).__name__}; use DecoderGradient, or derive the model from ppvae.Model"
             )
         return value_at(self.weight, particles.step) * add_up(p.square().sum() for p in parameters)

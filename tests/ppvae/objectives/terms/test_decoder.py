@@ -107,10 +107,10 @@ def test_decoder_weights_leave_out_prior_and_likelihood_and_take_all_of_a_model_
 
 def test_decoder_weights_refuse_a_model_without_parameters():
     _, guide, x = autoencoder()
-    with pytest.raises(ppvae.ContractError, match=r"expected a model with parameters.*got WithoutMean"):
+    with pytest.raises(ppvae.ContractError, match=r"expected a PyroModule with parameters.*got a WithoutMean"):
         penalty_of(ppvae.DecoderWeights(1.0), WithoutMean(), guide, x)
     model, plain_guide, _, _ = plain_functions()
-    with pytest.raises(ppvae.ContractError, match=r"expected a model with parameters.*got function"):
+    with pytest.raises(ppvae.ContractError, match=r"expected a PyroModule with parameters.*got a function"):
         penalty_of(ppvae.DecoderWeights(1.0), model, plain_guide, x)
 
 
