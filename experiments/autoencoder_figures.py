@@ -18,6 +18,7 @@ COLUMNS = 12  # images in a row
 PAIRS = 4  # of images, that paths run between
 CODES = 5000  # test images whose codes are drawn
 FITTED = 20_000  # training images whose codes a mixture is fitted to
+DENOISED = 1000  # test images, of which the error is taken
 SHOWN_FILTERS = 16
 TITLES = {"autoencoder": "autoencoder", "beta 1": "VAE"}
 
@@ -36,8 +37,21 @@ def save_figures(config, splits: Splits) -> None:
         **plane_figures(config, splits),
     }
     for name, figure in figures.items():
+        figure.suptitle(title(config, name))
         figure.savefig(folder / f"{name}.png", dpi=120)
     (folder / "denoised.json").write_text(json.dumps(errors, indent=2, allow_nan=False) + "\n")
+
+
+def title(config, name: str) -> str:
+    what, _, of = name.partition("-")
+    return {
+        "samples": f"mean images of codes of {config.figure_width} elements, by where the codes are drawn from",
+        "denoised": f"{HIDDEN_SHARE:.0%} of the pixels hidden; squared error of up to {DENOISED} test images",
+        "filters": f"weights of the longest of {config.filter_units} units, each scaled to its largest; grey is 0",
+        "interpolation": f"{of}, codes of {config.figure_width} elements: paths between test images",
+        "manifold": f"{of}: mean images of a grid of codes",
+        "codes": f"{of}: codes of test images",
+    }[what]
 
 
 def of_table(config, splits: Splits, kind: str, width: int) -> Pair:
@@ -88,8 +102,8 @@ def with_fitted_prior(pair: Pair, splits: Splits, components: int) -> GaussianVA
 
 
 def denoised_figure(pairs: dict[str, Pair], splits: Splits) -> tuple[Figure, dict[str, float]]:
-    """Images with hidden pixels as two autoencoders restore them, and the squared errors over 1,000 images."""
-    x = grey(splits, pairs["autoencoder"], 1000)
+    """Images with hidden pixels as two autoencoders restore them, and the mean squared errors."""
+    x = grey(splits, pairs["autoencoder"], DENOISED)
     with forked_randomness(x.device, 0):
         noisy = MaskingNoise(HIDDEN_SHARE)(x)
     rows = {"image": x[:COLUMNS], "pixels hidden": noisy[:COLUMNS]}
@@ -101,14 +115,14 @@ def denoised_figure(pairs: dict[str, Pair], splits: Splits) -> tuple[Figure, dic
 
 
 def filters_figure(config, splits: Splits) -> Figure:
-    """The weights of the longest units of a layer, one row for each penalty; grey is 0."""
+    """The weights of the longest units of a layer, one row for each penalty."""
     data = splits.train.unlabelled()
     networks = Networks(data.event_shape, (), config.filter_units)
     rows = {
         name: filters(trained(config, recipe, networks, data, f"filters-{name.replace(', ', '-')}"), data.event_shape)
         for name, recipe in FILTERS.items()
     }
-    return plots.image_grid(torch.stack(list(rows.values())), [f"penalty: {name}" for name in rows])
+    return plots.image_grid(torch.stack(list(rows.values())), list(rows))
 
 
 def filters(pair: Pair, shape: tuple[int, ...]) -> Tensor:

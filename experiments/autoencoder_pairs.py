@@ -82,10 +82,10 @@ RECIPES = {
     "denoising": Recipe(denoising, ppvae.Reconstruction()),
 }
 FILTERS = {  # of one layer, by what shapes them
-    "none": Recipe(one_layer(nn.Sigmoid), ppvae.Reconstruction()),
+    "no penalty": Recipe(one_layer(nn.Sigmoid), ppvae.Reconstruction()),
     "denoising": Recipe(one_layer(nn.Sigmoid, MaskingNoise(HIDDEN_SHARE)), ppvae.Reconstruction()),
-    "sparse, KL": Recipe(one_layer(nn.Sigmoid), ppvae.Reconstruction() + ppvae.CodeSparsity(0.1, target=0.05)),
-    "sparse, L1": Recipe(one_layer(nn.ReLU), ppvae.Reconstruction() + ppvae.CodeNorm(0.3, power=1)),
+    "sparse, KL": Recipe(one_layer(nn.Sigmoid), ppvae.Reconstruction() + ppvae.CodeSparsity(0.3, target=0.05)),
+    "sparse, L1": Recipe(one_layer(nn.ReLU), ppvae.Reconstruction() + ppvae.CodeNorm(0.5, power=1)),
     "contractive": Recipe(one_layer(nn.Sigmoid), ppvae.Reconstruction() + ppvae.ContractivePenalty(1.0)),
 }
 

@@ -45,6 +45,7 @@ from ppvae.training import environment, resolve_device
 from ppvae.training.study import finished, reports, write_report
 
 Kind = Literal["autoencoder", "beta 0", "beta 1", "beta 4"]
+TICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # of errors
 OWN = ("kind", "depth", "width", "seed")  # settings in which the runs of a table differ
 
 
@@ -149,9 +150,15 @@ def errors_figure(config: Config, table: list[dict]):
                 series.setdefault(label(row), []).append(row["error"])
     figure = plots.curves(sorted(config.widths), series, "elements of the code", "squared error of a test image")
     figure.set_size_inches(8, 5)
-    figure.axes[0].set(xscale="log", yscale="log")
-    figure.axes[0].set_xticks(sorted(config.widths), [str(width) for width in sorted(config.widths)])
-    figure.axes[0].minorticks_off()
+    axes = figure.axes[0]
+    axes.set(xscale="log", yscale="log")
+    lowest, highest = axes.get_ylim()
+    for set_ticks, ticks in (
+        (axes.set_xticks, sorted(config.widths)),
+        (axes.set_yticks, [tick for tick in TICKS if lowest <= tick <= highest]),
+    ):
+        set_ticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     return figure
 
 

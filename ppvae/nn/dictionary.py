@@ -31,7 +31,7 @@ class Dictionary(nn.Module):
         super().__init__()
         self.code_dim, self.out_shape = code_dim, as_shape(out_shape)
         size = math.prod(self.out_shape)
-        self.weight = nn.Parameter(torch.randn(size, code_dim))
+        self.weight = nn.Parameter(torch.randn(size, code_dim) / size**0.5)
         self.bias = nn.Parameter(torch.zeros(size))
 
     def atoms(self) -> Tensor:

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -108,7 +107,8 @@ def latent_plane(codes: Tensor, labels: Tensor, prior: bool = True) -> Figure:
     _scatter_classes(figure, axes, codes.detach().cpu().double().numpy(), labels.cpu().numpy())
     if prior:
         radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 / 2 is exponential
-        axes.add_patch(Circle((0, 0), radius, fill=False, linestyle="--", label="95% of N(0, I)"))
+        angle = np.linspace(0, 2 * np.pi, 200)
+        axes.plot(radius * np.cos(angle), radius * np.sin(angle), "k--", linewidth=1, label="95% of N(0, I)")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", markerscale=3)
     axes.set(xlabel="z0", ylabel="z1", aspect="equal", adjustable="datalim")

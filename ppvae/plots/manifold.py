@@ -93,7 +93,10 @@ def interpolation(
             )
         first, last = images.to(shown).repeat_interleave(2, 0).split(1, 1)
         shown, columns = torch.cat([first, shown, last], 1), ["image", *columns, "image"]
-    return image_grid(shown, ["straight", "spherical"] * len(starts), columns)
+    figure = image_grid(shown, ["straight", "spherical"] * len(starts), columns)
+    figure.axes[0].set_xlabel("share of the path")
+    figure.axes[0].xaxis.set_label_position("top")
+    return figure
 
 
 def path(starts: Tensor, ends: Tensor, num_steps: int, spherical: bool = False) -> Tensor:
