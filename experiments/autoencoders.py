@@ -20,7 +20,7 @@ Figures:
 
     python experiments/autoencoders.py                            # 48 runs of a minute or two each, on one CPU core
     python experiments/autoencoders.py --widths 2 16 --depths 3 --kinds autoencoder "beta 1"
-    python experiments/autoencoders.py --hidden 2000 1000 500     # wider
+    python experiments/autoencoders.py --hidden 2000 1000 500 --out runs/autoencoders-wide
     python experiments/autoencoders.py --seeds 0 1 2 3 4
 
 A finished run is not trained again; an interrupted one is resumed. Writes to runs/autoencoders/DATA: a folder for each
@@ -29,6 +29,7 @@ run, table.json, errors.png, figures/.
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
@@ -79,11 +80,8 @@ def main(config: Config) -> list[dict]:
     splits, out = load(config.data, binarization="none"), config.out / config.data
     train, test = (part.grey(slice(None)) for part in (splits.train, splits.test))
     pca = pca_errors(train, test, sorted(set(config.widths)))
-    for seed in config.seeds:
-        for kind in config.kinds:
-            for depth in config.depths:
-                for width in config.widths:
-                    run(config, splits, {"kind": kind, "depth": depth, "width": width, "seed": seed})
+    for seed, kind, depth, width in product(config.seeds, config.kinds, config.depths, config.widths):
+        run(config, splits, {"kind": kind, "depth": depth, "width": width, "seed": seed})
     found = [one for one in reports(out, shared(config)) if all(one[key] in getattr(config, f"{key}s") for key in OWN)]
     table = summary(config, found, pca)
     (out / "table.json").write_text(json.dumps(table, indent=2, allow_nan=False) + "\n")
@@ -129,15 +127,20 @@ def run(config: Config, splits: Splits, own: dict) -> None:
 def summary(config: Config, found: list[dict], pca: dict[int, float]) -> list[dict]:
     """One row for each width, kind and depth: mean error and rate with their deviations over seeds."""
     rows = [{"width": width, "kind": "PCA", "error": error} for width, error in pca.items()]
-    for depth in config.depths:
-        for kind in config.kinds:
-            for width in config.widths:
-                group = [r for r in found if (r["kind"], r["depth"], r["width"]) == (kind, depth, width)]
-                errors = [report["error"] for report in group]
-                row = {"width": width, "kind": kind, "depth": depth, "seeds": [report["seed"] for report in group]}
-                row |= {"error": mean(errors), "error_deviation": stdev(errors) if len(errors) > 1 else None}
-                rates = [report["rate"] for report in group]
-                rows.append(row | {"rate": None if None in rates else mean(rates)})
+    for depth, kind, width in product(config.depths, config.kinds, config.widths):
+        group = [r for r in found if (r["kind"], r["depth"], r["width"]) == (kind, depth, width)]
+        errors, rates = ([report[key] for report in group] for key in ("error", "rate"))
+        rows.append(
+            {
+                "width": width,
+                "kind": kind,
+                "depth": depth,
+                "seeds": [report["seed"] for report in group],
+                "error": mean(errors),
+                "error_deviation": stdev(errors) if len(errors) > 1 else None,
+                "rate": None if None in rates else mean(rates),
+            }
+        )
     return rows
 
 
