@@ -16,6 +16,7 @@ from ppvae.guides.hierarchical import BottomUpGuide, TopDownGuide
 from ppvae.guides.labelled import LabelGuide, LabelStyleGuide
 from ppvae.guides.mean_field import MeanFieldGaussian
 from ppvae.guides.mixture import MixtureGuide
+from ppvae.guides.point import PointGuide
 from ppvae.guides.refined import Refined
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LabelStyleGuide",
     "MeanFieldGaussian",
     "MixtureGuide",
+    "PointGuide",
     "Refined",
     "TopDownGuide",
     "affine_coupling",

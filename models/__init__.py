@@ -5,12 +5,13 @@ from ppvae.models.gaussian_mixture import GaussianMixture
 from ppvae.models.gaussian_vae import GaussianVAE
 from ppvae.models.hierarchical import HierarchicalVAE
 from ppvae.models.linear_gaussian import LinearGaussian
-from ppvae.models.priors import AutoregressiveFlow, MixtureOfGaussians, StandardNormal, VampPrior
+from ppvae.models.priors import AutoregressiveFlow, FullMixture, MixtureOfGaussians, StandardNormal, VampPrior
 from ppvae.models.semi_supervised import SemiSupervisedVAE
 
 __all__ = [
     "AutoregressiveFlow",
     "ConditionalVAE",
+    "FullMixture",
     "GaussianMixture",
     "GaussianVAE",
     "HierarchicalVAE",

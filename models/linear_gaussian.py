@@ -8,7 +8,13 @@ For a datum with observed elements o, and W_o, b_o, x_o their rows:
 
     log p(x_o) = - 1/2 [ |x_o - b_o - W_o m|^2 / s^2 + |m|^2 + log det P + |o| log(2 pi s^2) ]
 
-Source: Tipping and Bishop 1999, "Probabilistic Principal Component Analysis", equations 4 to 8.
+The maximum of the likelihood of complete data has a closed form: b is their mean, and with eigenvalues
+l_1 >= ... >= l_D and eigenvectors u_1, ..., u_D of their covariance (divided by N)
+
+    s^2 = mean of l_{L+1}, ..., l_D        W = [u_1 sqrt(l_1 - s^2), ..., u_L sqrt(l_L - s^2)]
+
+Source: Tipping and Bishop 1999, "Probabilistic Principal Component Analysis", equations 4 to 8; 14 and 15 for the
+maximum.
 """
 
 import math
@@ -59,6 +65,41 @@ class LinearGaussian(Model):
         self.bias = nn.Parameter(bias.detach().clone())
         self.log_scale = nn.Parameter(torch.full_like(bias[0].detach(), scale).log())
 
+    @classmethod
+    def fit(cls, x: Tensor, latent_dim: int) -> "LinearGaussian":
+        """The model with the largest likelihood of complete data, in closed form.
+
+        The columns of its weight are orthogonal, and in the order of their lengths: the first d of them span the same
+        space as the first d principal components, for each d.
+
+        Args:
+            x: data, shape (N, data_dim), floating and finite.
+            latent_dim: L, from 1 to data_dim - 1.
+
+        Raises ValueError for other data, and for data that lie in a space of ``latent_dim`` dimensions, for which the
+        likelihood has no maximum.
+
+        Example:
+
+            >>> x = torch.randn(1000, 1) @ torch.tensor([[3.0, 4.0]]) + torch.randn(1000, 2)
+            >>> direction = LinearGaussian.fit(x, latent_dim=1).weight[:, 0].abs()
+            >>> (direction / direction.norm()).detach().round(decimals=1)
+            tensor([0.6000, 0.8000])
+        """
+        _check_complete(x, latent_dim)
+        mean = x.double().mean(0)
+        centred = x.double() - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # in increasing order
+        noise = values[:-latent_dim].mean()
+        if not noise > torch.finfo(x.dtype).eps * values[-1]:
+            raise ValueError(
+                f"expected data that vary in more than latent_dim={latent_dim} dimensions, got none: the noise would "
+                "have scale 0; use a smaller latent_dim or more data"
+            )
+        scales = (values[-latent_dim:] - noise).clamp(min=0).sqrt()
+        weight = (vectors[:, -latent_dim:] * scales).flip(1)
+        return cls(weight.to(x), mean.to(x), noise.sqrt().item())
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         """Draw z and observe x (B, data_dim)."""
         weight, bias, scale = self.weight, self.bias, self.log_scale.exp()
@@ -94,3 +135,13 @@ class LinearGaussian(Model):
         covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
         mean = (covariance @ (deviation @ self.weight / variance).unsqueeze(-1)).squeeze(-1)
         return dist.MultivariateNormal(mean, covariance)
+
+
+def _check_complete(x: Tensor, latent_dim: int) -> None:
+    if x.dim() != 2 or not x.is_floating_point() or not x.isfinite().all():
+        raise ValueError(
+            f"expected floating data of shape (N, data_dim) without NaN or infinity, got {x.dtype} of shape "
+            f"{tuple(x.shape)}; flatten images by x.flatten(1), and leave out rows with missing elements"
+        )
+    if not 1 <= latent_dim < x.shape[1]:
+        raise ValueError(f"expected latent_dim from 1 to {x.shape[1] - 1}, got {latent_dim}")

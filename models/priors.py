@@ -56,6 +56,76 @@ class MixtureOfGaussians(nn.Module):
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
 
 
+class FullMixture(nn.Module):
+    """sum_c pi_c N(loc_c, L_c L_c'), with fixed weights, means and covariances: a density fitted to codes.
+
+    For an autoencoder that was trained without a prior (ex-post density estimation): with
+    ``model.prior = FullMixture.fit(ppvae.features(guide, data))`` the model can be sampled.
+
+    Args:
+        weights: pi, shape (C,), positive; they are divided by their sum.
+        locs: means, shape (C, D).
+        scale_trils: L, lower triangular with a positive diagonal, shape (C, D, D).
+
+    Raises ValueError for other shapes.
+
+    Source: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+
+    Example:
+
+        >>> FullMixture(torch.ones(1), torch.zeros(1, 2), torch.eye(2).unsqueeze(0))(torch.zeros(1)).mean
+        tensor([0., 0.])
+    """
+
+    weights: Tensor
+    locs: Tensor
+    scale_trils: Tensor
+
+    def __init__(self, weights: Tensor, locs: Tensor, scale_trils: Tensor):
+        super().__init__()
+        if weights.dim() != 1 or locs.dim() != 2 or scale_trils.shape != (*locs.shape, locs.shape[-1]):
+            raise ValueError(
+                "expected weights (C,), locs (C, D) and scale_trils (C, D, D), got "
+                f"{tuple(weights.shape)}, {tuple(locs.shape)} and {tuple(scale_trils.shape)}"
+            )
+        self.register_buffer("weights", weights / weights.sum())
+        self.register_buffer("locs", locs)
+        self.register_buffer("scale_trils", scale_trils)
+
+    @classmethod
+    def fit(cls, codes: Tensor, components: int = 10, seed: int = 0) -> "FullMixture":
+        """The mixture with a (local) maximum of the likelihood of codes, by EM (scikit-learn's ``GaussianMixture``).
+
+        Args:
+            codes: shape (N, D), finite, such as ``ppvae.features(guide, data)``; at least one for each component.
+            components: C; 1 for a single Gaussian.
+            seed: of the start of EM.
+
+        Raises ValueError for other codes or numbers of components.
+
+        Example:
+
+            >>> prior = FullMixture.fit(torch.randn(1000, 2) + 5, components=1)
+            >>> prior(torch.zeros(1)).mean.round()
+            tensor([5., 5.])
+        """
+        from sklearn.mixture import GaussianMixture
+
+        if codes.dim() != 2 or not codes.isfinite().all() or not 1 <= components <= len(codes):
+            raise ValueError(
+                f"expected finite codes (N, D) and components from 1 to N, got {tuple(codes.shape)} and {components}"
+            )
+        mixture = GaussianMixture(components, random_state=seed).fit(codes.detach().cpu().double().numpy())
+        covariances = torch.from_numpy(mixture.covariances_)
+        parts = torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.linalg.cholesky(covariances)
+        return cls(*(part.to(codes) for part in parts))
+
+    def forward(self, template: Tensor) -> dist.TorchDistribution:
+        """p(z)."""
+        components = dist.MultivariateNormal(self.locs, scale_tril=self.scale_trils)
+        return dist.MixtureSameFamily(dist.Categorical(probs=self.weights), components)
+
+
 class VampPrior(nn.Module):
     """1/C sum_c q(z | u_c): the guide's posteriors of C learned pseudo-inputs, equally likely.
 

@@ -20,6 +20,7 @@ from ppvae.guides import (
     LabelStyleGuide,
     MeanFieldGaussian,
     MixtureGuide,
+    PointGuide,
     TopDownGuide,
 )
 from ppvae.models import (
@@ -32,7 +33,18 @@ from ppvae.models import (
     MixtureOfGaussians,
     SemiSupervisedVAE,
 )
-from ppvae.nn import MLP, ConvClassifier, ConvDecoder, ConvEncoder, FillMissing, JointMLP, LabelledMLP
+from ppvae.nn import (
+    MLP,
+    ConvClassifier,
+    ConvDecoder,
+    ConvEncoder,
+    CorruptInput,
+    Dictionary,
+    FillMissing,
+    JointMLP,
+    LabelledMLP,
+    MaskingNoise,
+)
 from tests.user_pairs import (
     ClassConditionalGuide,
     ClassConditionalModel,
@@ -276,6 +288,18 @@ CONDITIONAL_PAIRS: dict[str, Pair] = {  # those that x alone does not suffice fo
     ),
 }
 ALL_PAIRS = PAIRS | CONDITIONAL_PAIRS
+POINT_PAIRS: dict[str, Pair] = {  # those of a point mass, which all that weigh q refuse
+    "autoencoder": Pair(
+        lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT),
+        lambda: PointGuide(nn.Sequential(MLP(IMAGE, [16], LATENT), nn.Sigmoid())),
+        binary,
+    ),
+    "denoising": Pair(
+        lambda: GaussianVAE(Dictionary(LATENT, IMAGE), LATENT, Gaussian(0.5**0.5)),
+        lambda: PointGuide(CorruptInput(nn.Sequential(MLP(IMAGE, [], LATENT), nn.Sigmoid()), MaskingNoise(0.3))),
+        binary,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -291,9 +315,10 @@ class Estimator:
         scores: whether it needs a guide with ``log_prob`` at arbitrary values.
         classifies: whether it reads q(y | x) where labels are known.
         generates: whether it reads q(y | x) of labels that the model draws.
-        reads: what it reads of q(z | x): "draws", "moments" or "product".
+        reads: what it reads of q(z | x): "draws", "mean", "moments" or "product".
         draws_prior: whether a trainable prior must have reparameterised draws.
         one_prior: whether the prior must be the same for all data.
+        enumerates: whether latents may be enumerated.
     """
 
     make: Callable[[], ppvae.Objective]
@@ -307,12 +332,13 @@ class Estimator:
     reads: str | None = None
     draws_prior: bool = False
     one_prior: bool = False
+    enumerates: bool = True
 
     def fits(self, pair: Pair) -> bool:
         """Whether the pair has what the objective needs."""
         guide, prior = pair.guide(), getattr(pair.model(), "prior", None)
         gives = GIVES.get(type(guide).__name__, ())
-        if self.generates and not pair.labelled:
+        if (self.generates and not pair.labelled) or (pair.labelled and not self.enumerates):
             return False
         if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
             return False
@@ -331,12 +357,12 @@ class Estimator:
 
 
 GIVES = {  # what can be read of q(z | x), by guide; the others have no z, or one for each class
-    "MeanFieldGaussian": ("draws", "moments", "product"),
-    "ConditionalGuide": ("draws", "moments", "product"),
-    "ClassConditionalGuide": ("draws", "moments", "product"),
-    "LabelGuide": ("draws", "moments", "product"),
-    "FullRankGaussian": ("draws", "moments"),
-    "MixtureGuide": ("draws",),
+    "MeanFieldGaussian": ("draws", "mean", "moments", "product"),
+    "ConditionalGuide": ("draws", "mean", "moments", "product"),
+    "ClassConditionalGuide": ("draws", "mean", "moments", "product"),
+    "LabelGuide": ("draws", "mean", "moments", "product"),
+    "FullRankGaussian": ("draws", "mean", "moments"),
+    "MixtureGuide": ("draws", "mean"),
     "FlowGuide": ("draws",),
 }
 MULTI_SAMPLE = {"bound": True, "label": False, "discrete_only": False}
@@ -364,4 +390,21 @@ OBJECTIVES: dict[str, Estimator] = {
     ),
     "dip_vae_ii": Estimator(lambda: ppvae.dip_vae_ii(2.0), reads="moments"),
     "beta_tcvae": Estimator(lambda: ppvae.beta_tcvae(num_data=100), reads="product"),
+    "contractive": Estimator(lambda: ppvae.ELBO() + ppvae.ContractivePenalty(0.1), reads="mean"),
+    "decoder_penalties": Estimator(
+        lambda: ppvae.ELBO() + ppvae.CodeNorm(0.1) + ppvae.DecoderWeights(0.01) + ppvae.DecoderGradient(0.1),
+        reads="draws",
+        enumerates=False,
+    ),
+}
+POINT_OBJECTIVES: dict[str, Callable[[], ppvae.Objective]] = {  # those that read no density of q
+    "reconstruction": ppvae.Reconstruction,
+    "reconstruction of two particles": lambda: ppvae.Reconstruction(num_particles=2),
+    "rae": ppvae.rae,
+    "rae with gradient": lambda: ppvae.rae(penalty=ppvae.DecoderGradient),
+    "sparse": lambda: ppvae.Reconstruction() + ppvae.CodeNorm(0.1, power=1),
+    "sparse, kl": lambda: ppvae.Reconstruction() + ppvae.CodeSparsity(0.1),
+    "contractive": lambda: ppvae.Reconstruction() + ppvae.ContractivePenalty(0.1),
+    "wae": ppvae.wae,
+    "stein": lambda: ppvae.info_vae(1.0, 10.0, ppvae.SteinDiscrepancy),
 }

@@ -11,7 +11,7 @@ from ppvae.distributions.likelihoods import Gaussian
 from ppvae.guides import LabelGuide
 from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
-from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS
+from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS, POINT_OBJECTIVES, POINT_PAIRS
 
 CELLS = [(pair, objective) for pair in ALL_PAIRS for objective in OBJECTIVES]
 FITTING = [(pair, objective) for pair, objective in CELLS if OBJECTIVES[objective].fits(ALL_PAIRS[pair])]
@@ -161,3 +161,47 @@ def test_iwae_with_every_latent_enumerated_does_not_depend_on_the_guide():
 def test_labels_of_the_catalogue_are_of_both_kinds():
     assert (LABELS < 0).any()
     assert (LABELS >= 0).any()
+
+
+POINT_CELLS = [(pair, objective) for pair in POINT_PAIRS for objective in POINT_OBJECTIVES]
+
+
+@pytest.mark.parametrize("pair", POINT_PAIRS)
+def test_check_pair_accepts_point_masses(pair):
+    ppvae.check_pair(*POINT_PAIRS[pair].make())
+
+
+@pytest.mark.parametrize(("pair", "objective"), POINT_CELLS)
+def test_objective_without_a_density_of_q_trains_every_parameter_of_a_point_mass(pair, objective, tmp_path):
+    model, guide, x = POINT_PAIRS[pair].make()
+    before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
+    result = ppvae.fit(
+        model,
+        guide,
+        POINT_OBJECTIVES[objective](),
+        x,
+        epochs=2,
+        batch_size=3,
+        validation=x,
+        run_dir=tmp_path,
+        progress=False,
+    )
+    row = result.metrics[-1]
+    names = {name.removeprefix("validation/") for name in row if name.startswith("validation/")}
+    parts = [row[name] for name in names]
+    assert row["loss"] == pytest.approx(sum(parts))
+    assert torch.isfinite(torch.tensor([row["loss"], row["validation_loss"]])).all()
+    after = [*model.parameters(), *guide.parameters()]
+    assert all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    again_model, again_guide, _ = POINT_PAIRS[pair].make(seed=1)
+    ppvae.load_checkpoint(tmp_path / "last.safetensors", again_model, again_guide)
+    assert torch.equal(ppvae.reconstruct(model, guide, x), ppvae.reconstruct(again_model, again_guide, x))
+
+
+@pytest.mark.parametrize("pair", POINT_PAIRS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objective_that_weighs_q_refuses_a_point_mass(pair, objective):
+    model, guide, x = POINT_PAIRS[pair].make()
+    expected = r"point mass, which has no density: the weights p/q do not exist|expected a (guide|model) that draws"
+    with pytest.raises(ppvae.ContractError, match=expected):
+        OBJECTIVES[objective].make().differentiable_loss(model, guide, x)

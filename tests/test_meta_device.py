@@ -17,7 +17,7 @@ import ppvae
 from ppvae.engine.player import Turn
 from ppvae.nn import MLP
 from ppvae.training.players import players_of
-from tests.catalogue import ALL_PAIRS, LATENT, OBJECTIVES
+from tests.catalogue import ALL_PAIRS, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS
 
 META = torch.device("meta")
 WITH_PLAYERS = {
@@ -43,7 +43,9 @@ STEPS = [
         if OBJECTIVES[objective].fits(ALL_PAIRS[pair])
     ),
     *((pair, objective) for pair in PAIRS_WITH_PLAYERS for objective in WITH_PLAYERS),
+    *((pair, objective) for pair in POINT_PAIRS for objective in POINT_OBJECTIVES),
 ]
+MAKERS = {**{name: row.make for name, row in OBJECTIVES.items()}, **WITH_PLAYERS, **POINT_OBJECTIVES}
 SCORES = {"sticking_the_landing", "dreg", "reweighted_wake_sleep", "forward_kl"}  # q at values that it did not draw
 DRAWS_PRIOR = {"reweighted_wake_sleep", "forward_kl", "info_vae"}
 WAITS = {  # steps that read values on the host, and why
@@ -89,11 +91,11 @@ def without_random_state():
 
 def step(pair, objective):
     """The losses and gradients of all players of a step, on rows of each kind of labels."""
-    model, guide, batch = ALL_PAIRS[pair].make_batch()
-    kinds = ALL_PAIRS[pair].kinds(batch)
+    row = (ALL_PAIRS | POINT_PAIRS)[pair]
+    model, guide, batch = row.make_batch()
+    kinds = row.kinds(batch)
     kinds.pop("partly labelled", None)  # a step has unlabelled and labelled rows apart
-    made = OBJECTIVES[objective].make() if objective in OBJECTIVES else WITH_PLAYERS[objective]()
-    players = players_of(model.to(META), guide.to(META), made, ppvae.adam())
+    players = players_of(model.to(META), guide.to(META), MAKERS[objective](), ppvae.adam())
     for player in players:
         player.module.to(META)
     batches = [kind.to(META) for kind in kinds.values()]

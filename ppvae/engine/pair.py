@@ -292,6 +292,16 @@ class Replay:
         ):
             return distribution_at(with_own_statistics(guide), site, unlabelled, arguments(guide, unlabelled))
 
+    def posterior(self, site: str, batch: Batch) -> TorchDistribution:
+        """q(site | x) of other data with their labels and conditions, batch shape (B,), in the guide's present mode.
+
+        Raises:
+            ContractError: the guide does not draw the site.
+        """
+        guide = self.pair.guide
+        with self.pair.store():
+            return distribution_at(with_own_statistics(guide), site, batch, arguments(guide, batch))
+
     def generate(self, site: str) -> dict[str, Site]:
         """The model's sites at one draw from the prior for each datum, (1, B), in evaluation mode, with gradient.
 

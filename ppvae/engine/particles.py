@@ -65,6 +65,9 @@ class Source(Protocol):
         ``batch`` has other data than the particles'. ``freeze`` keeps gradients from the guide's parameters.
         """
 
+    def posterior(self, site: str, batch: Batch) -> TorchDistribution:
+        """q(site | x) of other data with their labels and conditions, batch shape (B,), with gradient."""
+
     def generate(self, site: str) -> dict[str, Site]:
         """The model's sites at one draw of all latents from the prior for each datum, (1, B), with gradient."""
 

@@ -3,6 +3,8 @@
 from ppvae.nn.augmentation import RandomWarp
 from ppvae.nn.autocast import Autocast
 from ppvae.nn.convolution import ConvClassifier, ConvDecoder, ConvEncoder
+from ppvae.nn.corruption import CorruptInput, GaussianNoise, MaskingNoise
+from ppvae.nn.dictionary import Dictionary
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
 from ppvae.nn.mlp import MLP, JointMLP, LabelledLinear, LabelledMLP
@@ -13,10 +15,14 @@ __all__ = [
     "ConvClassifier",
     "ConvDecoder",
     "ConvEncoder",
+    "CorruptInput",
+    "Dictionary",
     "FillMissing",
+    "GaussianNoise",
     "JointMLP",
     "LabelledLinear",
     "LabelledMLP",
+    "MaskingNoise",
     "RandomWarp",
     "softplus",
 ]

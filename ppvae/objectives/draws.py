@@ -1,6 +1,7 @@
 """Draws and moments of one latent for B different data, for terms that are statistics of a batch."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -12,7 +13,7 @@ from ppvae.engine.sites import Site
 from ppvae.errors import ContractError
 
 
-def latent(particles: Particles, name: str) -> Site:
+def vector(particles: Particles, name: str) -> Site:
     """The guide's site. Raises ContractError unless it is a vector, drawn once for each datum and particle.
 
     Example:
@@ -21,8 +22,8 @@ def latent(particles: Particles, name: str) -> Site:
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
-        >>> latent(ppvae.draw(model, guide, torch.zeros(3, 2)), "z").value.shape
-        torch.Size([1, 3, 2])
+        >>> vector(ppvae.draw(model, guide, torch.zeros(1, 2)), "z").value.shape
+        torch.Size([1, 1, 2])
     """
     site = particles.latent(name)
     if site.enumerated or site.value.dim() - site.distribution.event_dim > 2:
@@ -37,6 +38,22 @@ def latent(particles: Particles, name: str) -> Site:
         )
     if site.mask is not None:
         raise ContractError(f"expected a latent that every datum has, got {name!r} under a mask")
+    return site
+
+
+def latent(particles: Particles, name: str) -> Site:
+    """:func:`vector` of at least two data, for a statistic of the batch.
+
+    Example:
+
+        >>> import ppvae
+        >>> from ppvae.guides import MeanFieldGaussian
+        >>> from ppvae.models import LinearGaussian
+        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(torch.nn.Linear(2, 4))
+        >>> latent(ppvae.draw(model, guide, torch.zeros(3, 2)), "z").value.shape
+        torch.Size([1, 3, 2])
+    """
+    site = vector(particles, name)
     if particles.batch_size < 2:
         raise ContractError(
             f"expected a batch of at least 2 data for a statistic of {name!r} over the batch, got 1; use larger "
@@ -226,6 +243,20 @@ def moments(particles: Particles, name: str) -> tuple[Tensor, Tensor]:
             f"expected q({name} | x) with a formula for its mean and covariance, got {fn}; use MeanFieldGaussian or "
             "FullRankGaussian, or a regulariser that reads draws alone: TotalCorrelation, MaximumMeanDiscrepancy"
         ) from error
+
+
+def mean_by_formula(fn: Any, expected: str, remedy: str) -> Tensor:
+    """The mean of a distribution. Raises ContractError, with what is expected and how to fix it, if it has no formula.
+
+    Example:
+
+        >>> mean_by_formula(torch.distributions.Normal(torch.ones(2), 3.0), "q(z | x)", "use MeanFieldGaussian")
+        tensor([1., 1.])
+    """
+    try:
+        return fn.mean
+    except (NotImplementedError, AttributeError):
+        raise ContractError(f"expected {expected} with a formula for its mean, got {fn}; {remedy}") from None
 
 
 def cross_log_prob(fn: TorchDistribution, z: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from ppvae.objectives.bounds.evidence import ELBO, Reconstruction
 from ppvae.objectives.critics import critic_adam
 from ppvae.objectives.kernels import InverseMultiquadratic
 from ppvae.objectives.schedules import Ramp, Schedule
+from ppvae.objectives.terms.codes import CodeNorm
 from ppvae.objectives.terms.constraint import ConstrainedReconstruction
+from ppvae.objectives.terms.decoder import DecoderWeights
 from ppvae.objectives.terms.kl import Capacity, KLWeight
 from ppvae.objectives.terms.moments import DIPPenalty
 from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy
@@ -218,3 +220,33 @@ def adversarial_autoencoder(
     """
     term = AdversarialDivergence(weight, latent_dim, site, non_saturating=True, critic=critic, optimizer=optimizer)
     return Reconstruction() + term
+
+
+def rae(
+    code: float | Schedule = 0.01,
+    decoder: float | Schedule = 1e-5,
+    penalty: Callable[[float | Schedule], Regulariser] = DecoderWeights,
+    site: str = "z",
+) -> Objective:
+    """D + code |z|^2 / 2 + decoder R, the regularised autoencoder, with R = |theta|^2 of the decoder's parameters.
+
+    The guide may be a point mass. Such a pair is sampled with a prior that is fitted to the codes after training, such
+    as ``ppvae.models.FullMixture``.
+
+    Args:
+        code: weight of the code's squared norm, in nats.
+        decoder: weight of R.
+        penalty: called with that weight: ``DecoderWeights``, or ``DecoderGradient`` for the squared Jacobian.
+        site: the latent.
+
+    Errors as of :class:`CodeNorm` and of the penalty.
+
+    Source: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 3, where D is a squared
+    error; here - log p(x | z), which for a Gaussian is that and a constant.
+
+    Example:
+
+        >>> [type(term).__name__ for term in rae().regularisers]
+        ['CodeNorm', 'DecoderWeights']
+    """
+    return Reconstruction() + CodeNorm(code, site=site) + penalty(decoder)

@@ -79,6 +79,42 @@ def latent_space(codes: Tensor, labels: Tensor) -> Figure:
     return figure
 
 
+def latent_plane(codes: Tensor, labels: Tensor, prior: bool = True) -> Figure:
+    """Codes of two elements as they are, one colour for each class; grey for unknown labels.
+
+    Args:
+        codes: shape (B, 2).
+        labels: classes, shape (B,), any number of them; -1 where unknown.
+        prior: draw the circle that holds 95% of N(0, I).
+
+    Raises ValueError for other shapes.
+
+    Example:
+
+        >>> import torch
+        >>> from ppvae.plots import latent_plane
+        >>> axes = latent_plane(torch.randn(24, 2), torch.arange(24) % 12).axes[0]
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('z0', 'z1')
+    """
+    if codes.dim() != 2 or codes.shape[1] != 2 or labels.shape != codes.shape[:1]:
+        raise ValueError(
+            f"expected codes (B, 2) and labels (B,), got {tuple(codes.shape)} and {tuple(labels.shape)}; use "
+            "latent_space for longer codes"
+        )
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    _scatter_classes(figure, axes, codes.detach().cpu().double().numpy(), labels.cpu().numpy())
+    if prior:
+        radius = math.sqrt(-2 * math.log(0.05))  # |z|^2 / 2 is exponential
+        angle = np.linspace(0, 2 * np.pi, 200)
+        axes.plot(radius * np.cos(angle), radius * np.sin(angle), "k--", linewidth=1, label="95% of N(0, I)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right", markerscale=3)
+    axes.set(xlabel="z0", ylabel="z1", aspect="equal", adjustable="datalim")
+    return figure
+
+
 def mutual_information_heatmap(information: ArrayLike, factor_names: Sequence[str]) -> Figure:
     """Mutual information of dimensions and factors, one row for each dimension, one column for each factor.
 

@@ -7,6 +7,8 @@ from pyro import distributions as dist
 from pyro import poutine
 
 import ppvae
+from ppvae.data import load
+from ppvae.data.files import data_root
 from ppvae.models import LinearGaussian
 from tests.ppvae.oracles import Exact
 
@@ -105,3 +107,93 @@ def test_bounds_with_the_exact_posterior_equal_the_evidence_of_the_observed_elem
     ppvae.check_pair(model, Exact(model), x)
     loss = objective.per_datum(ppvae.draw(model, Exact(model), x, num_particles=objective.num_particles))
     torch.testing.assert_close(-loss, model.log_evidence(x))
+
+
+PCA_ERRORS = {2: 43.64, 8: 29.36, 16: 21.06, 32: 13.20, 64: 7.09, 128: 3.30}  # a test image of MNIST, exact
+
+
+def correlated(rows: int = 300) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(rows, 6, generator=generator).double() @ torch.randn(6, 6, generator=generator).double() + 3
+
+
+def test_fit_is_the_optimum_of_the_likelihood():
+    x = correlated()
+    model = LinearGaussian.fit(x, latent_dim=2)
+    gradients = torch.autograd.grad(model.log_evidence(x).mean(), list(model.parameters()))
+    assert all(gradient.abs().max() < 1e-10 for gradient in gradients)
+    best = model.log_evidence(x).mean()
+    generator = torch.Generator().manual_seed(0)
+    for size in (0.01, 0.1, 1.0):
+        other = LinearGaussian.fit(x, latent_dim=2)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter += size * torch.randn(parameter.shape, generator=generator).double()
+        assert other.log_evidence(x).mean() < best
+
+
+def test_fit_equals_an_ascent_of_the_likelihood():
+    x = correlated()
+    torch.manual_seed(1)
+    model = LinearGaussian(torch.randn(6, 2), torch.zeros(6)).double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = -model.log_evidence(x).mean()
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimizer.step(loss)
+    fitted = LinearGaussian.fit(x, latent_dim=2)
+    assert fitted.log_evidence(x).mean().item() == pytest.approx(model.log_evidence(x).mean().item(), abs=1e-7)
+    torch.testing.assert_close(fitted.weight @ fitted.weight.T, model.weight @ model.weight.T, atol=1e-3, rtol=1e-3)
+
+
+def test_fit_has_columns_that_span_the_principal_components():
+    x = correlated()
+    weight = LinearGaussian.fit(x, latent_dim=4).weight.detach()
+    _, _, directions = torch.linalg.svd(x - x.mean(0))
+    for dim in (1, 2, 3, 4):
+        basis = torch.linalg.qr(weight[:, :dim])[0]
+        torch.testing.assert_close(basis @ basis.T, directions[:dim].T @ directions[:dim])
+
+
+def test_fit_recovers_the_model_of_its_data():
+    exact = oracle()
+    x = ppvae.sample(exact, 100_000)
+    found = LinearGaussian.fit(x, latent_dim=2)
+    assert found.log_scale.exp().item() == pytest.approx(0.7, abs=0.01)
+    torch.testing.assert_close(found.weight @ found.weight.T, exact.weight @ exact.weight.T, atol=0.06, rtol=0.02)
+    assert LinearGaussian.fit(x.float(), latent_dim=2).weight.dtype == torch.float32
+
+
+def test_fit_gives_the_errors_of_principal_components_on_mnist():
+    if not (data_root() / "MNIST" / "raw").exists():
+        pytest.skip("MNIST is not in PPVAE_DATA")
+    splits = load("mnist", binarization="none")
+    train, test = (part.grey(slice(None)).flatten(1) for part in (splits.train, splits.test))
+    model = LinearGaussian.fit(train, latent_dim=max(PCA_ERRORS))
+    centred, directions = test - model.bias.detach(), torch.nn.functional.normalize(model.weight.detach(), dim=0)
+    for dim, error in PCA_ERRORS.items():
+        basis = directions[:, :dim]
+        rest = centred - centred @ basis @ basis.T
+        assert rest.double().square().sum(1).mean().item() == pytest.approx(error, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("x", "latent_dim", "message"),
+    [
+        (torch.zeros(5), 1, r"floating data of shape \(N, data_dim\) without NaN"),
+        (torch.zeros(5, 3, dtype=torch.long), 1, "floating data of shape.*got torch.int64"),
+        (torch.full((5, 3), torch.nan), 1, "leave out rows with missing elements"),
+        (torch.randn(9, 3), 3, "latent_dim from 1 to 2, got 3"),
+        (torch.randn(9, 3), 0, "latent_dim from 1 to 2, got 0"),
+        (torch.randn(9, 1) * torch.ones(3), 1, "vary in more than latent_dim=1 dimensions"),
+        (torch.ones(9, 3), 1, "vary in more than latent_dim=1 dimensions"),
+    ],
+)
+def test_fit_refuses_other_data(x, latent_dim, message):
+    with pytest.raises(ValueError, match=message):
+        LinearGaussian.fit(x, latent_dim)

@@ -8,7 +8,7 @@ import torch
 import ppvae
 from ppvae.evaluation.likelihood.annealing import Annealing
 from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
-from ppvae.models import AutoregressiveFlow, GaussianVAE, MixtureOfGaussians, VampPrior
+from ppvae.models import AutoregressiveFlow, FullMixture, GaussianVAE, MixtureOfGaussians, VampPrior
 from ppvae.nn import MLP
 
 
@@ -68,3 +68,58 @@ def test_draws_and_density_of_priors_agree(prior):
     ratio = (inside.log_prob(z) - p.log_prob(z)).exp()
     assert ratio.std() < 20
     assert (ratio.mean() - 1).abs() < 4 * ratio.std() / len(z) ** 0.5
+
+
+def mixture_draws(rows=4000):
+    """Draws of two Gaussians far from each other, 3 to 1, with correlated elements."""
+    torch.manual_seed(0)
+    second = torch.rand(rows) < 0.25
+    correlated = torch.randn(rows, 2).double() @ torch.tensor([[1.0, 0.8], [0.0, 0.6]]).double()
+    return correlated + torch.where(second, 10.0, 0.0).unsqueeze(-1), second
+
+
+def test_full_mixture_of_one_component_is_the_gaussian_of_largest_likelihood():
+    codes, _ = mixture_draws()
+    found = FullMixture.fit(codes, components=1)(codes)
+    exact = torch.distributions.MultivariateNormal(codes.mean(0), torch.cov(codes.T, correction=0))
+    torch.testing.assert_close(found.log_prob(codes[:5]), exact.log_prob(codes[:5]), rtol=1e-5, atol=1e-5)
+
+
+def test_full_mixture_finds_separate_gaussians():
+    codes, second = mixture_draws()
+    prior = FullMixture.fit(codes.float(), components=2, seed=1)
+    order = prior.locs[:, 0].argsort()
+    assert prior.locs.dtype == torch.float32
+    # 1,000 rows and more of each Gaussian: errors of a mean up to 1/sqrt(1000), times 4.
+    torch.testing.assert_close(prior.locs[order][1], codes[second].mean(0).float(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(prior.weights[order][1], second.double().mean().float(), atol=1e-3, rtol=0)
+    covariance = (prior.scale_trils @ prior.scale_trils.mT)[order][0]
+    torch.testing.assert_close(covariance, torch.cov(codes[~second].T).float(), atol=5e-3, rtol=5e-3)
+
+
+def test_full_mixture_draws_have_its_density():
+    codes, _ = mixture_draws()
+    p = FullMixture.fit(codes, components=2)(codes)
+    z = p.sample((20_000,))
+    torch.testing.assert_close(z.mean(0), p.mean, atol=4 * z.std().item() / 20_000**0.5, rtol=0)
+    inside = torch.distributions.MultivariateNormal(codes[:100].mean(0), torch.eye(2).double())
+    ratio = (inside.log_prob(z) - p.log_prob(z)).exp()
+    assert (ratio.mean() - 1).abs() < 4 * ratio.std() / len(z) ** 0.5
+
+
+def test_full_mixture_makes_a_vae_that_is_sampled_weighed_and_saved():
+    model, guide, x = vamp_pair()
+    model.prior = FullMixture.fit(ppvae.features(guide, x.repeat(10, 1, 1)), components=1)
+    ppvae.check_pair(model, guide, x)
+    assert ppvae.sample(model, 3).shape == (3, 4, 4)
+    assert torch.isfinite(ppvae.log_marginal(model, guide, x, num_particles=30).value).all()
+    assert {"prior.weights", "prior.locs", "prior.scale_trils"} <= model.state_dict().keys()
+    assert not list(model.prior.parameters())
+
+
+def test_full_mixture_refuses_other_codes_and_shapes():
+    for codes, components in ((torch.zeros(5), 1), (torch.full((5, 2), torch.nan), 1), (torch.zeros(5, 2), 6)):
+        with pytest.raises(ValueError, match=r"expected finite codes \(N, D\) and components from 1 to N, got"):
+            FullMixture.fit(codes, components)
+    with pytest.raises(ValueError, match=r"scale_trils \(C, D, D\), got \(2,\), \(2, 3\) and \(2, 3\)"):
+        FullMixture(torch.ones(2), torch.zeros(2, 3), torch.ones(2, 3))

@@ -1,6 +1,8 @@
 """Terms that are added to an objective, or replace one of its parts."""
 
+from ppvae.objectives.terms.codes import CodeNorm, CodeSparsity, ContractivePenalty
 from ppvae.objectives.terms.constraint import ConstrainedReconstruction
+from ppvae.objectives.terms.decoder import DecoderGradient, DecoderWeights
 from ppvae.objectives.terms.kl import Capacity, KLWeight
 from ppvae.objectives.terms.labels import ClassifierLoss, Consistency, GeneratedLabels, LabelledWeight
 from ppvae.objectives.terms.moments import DIPPenalty
@@ -11,9 +13,14 @@ __all__ = [
     "AdversarialDivergence",
     "Capacity",
     "ClassifierLoss",
+    "CodeNorm",
+    "CodeSparsity",
     "Consistency",
     "ConstrainedReconstruction",
+    "ContractivePenalty",
     "DIPPenalty",
+    "DecoderGradient",
+    "DecoderWeights",
     "GeneratedLabels",
     "KLWeight",
     "LabelledWeight",

@@ -310,3 +310,20 @@ def test_first_parameter_skips_what_is_no_floating_point():
 
     module = Odd()
     assert first_parameter(None, module) is module.weight
+
+
+def test_posterior_is_that_of_other_data_with_their_labels_and_conditions():
+    for name in ("gaussian_vae", "labelled_condition", "conditional"):
+        model, guide, batch = ALL_PAIRS[name].make_batch()
+        other = batch.with_x(batch.x.flip(0).requires_grad_())
+        q = ppvae.draw(model, guide, batch).source.posterior("z", other)
+        encoded = guide.encode(other.x, other.label, **other.given).chunk(2, -1)[0]
+        torch.testing.assert_close(q.mean, encoded)
+        assert q.batch_shape == (BATCH,)
+        assert torch.autograd.grad(q.mean.sum(), other.x)[0].abs().max() > 0
+
+
+def test_posterior_refuses_a_site_that_the_guide_does_not_draw():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    with pytest.raises(ppvae.ContractError, match="expected a guide that draws site 'w'"):
+        ppvae.draw(model, guide, x).source.posterior("w", as_batch(x))

@@ -125,7 +125,7 @@ def test_objective_takes_plain_functions_or_refuses_them_in_words(objective):
         with pytest.raises(ppvae.ContractError, match="expected a model that draws site 'y'"):
             svi.step(x)
         return
-    if objective in ("sticking_the_landing", "dreg"):
+    if objective in ("sticking_the_landing", "dreg", "decoder_penalties"):
         with pytest.raises(ppvae.ContractError, match=r"PyroModule.*got a function"):
             svi.step(x)
         return

@@ -1,5 +1,6 @@
 """What statistics of a batch read of a latent, and where they refuse it."""
 
+import math
 from functools import partial
 
 import pyro
@@ -10,7 +11,7 @@ from pyro.nn import PyroModule
 
 import ppvae
 from ppvae.nn import MLP
-from ppvae.objectives.draws import cross_log_prob, draws, factors, moments, prior, prior_draws
+from ppvae.objectives.draws import cross_log_prob, draws, factors, mean_by_formula, moments, prior, prior_draws, vector
 from tests.catalogue import ALL_PAIRS, PAIRS
 from tests.ppvae.objectives.estimates import particles_of
 
@@ -234,3 +235,18 @@ def test_gradient_of_a_term_is_that_of_finite_differences(name):
     for element in (0, 4):  # a mean and a scale
         numeric = (value(1e-5, element) - value(-1e-5, element)) / 2e-5
         torch.testing.assert_close(exact[element], numeric.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_vector_takes_a_batch_of_one_and_refuses_what_is_no_vector():
+    model, guide, x = PAIRS["gaussian_vae"].make()
+    assert vector(ppvae.draw(model, guide, x[:1]), "z").value.shape == (1, 1, 3)
+    for pair, site in (("user", "size"), ("mixture", "z"), ("label_style", "z")):
+        with pytest.raises(ppvae.ContractError, match=r"expected a (continuous )?latent"):
+            vector(particles_of(pair), site)
+
+
+def test_mean_by_formula_says_what_is_expected_and_how_to_fix_it():
+    flow = dist.TransformedDistribution(dist.Normal(0.0, 1.0), [dist.transforms.ExpTransform()])
+    with pytest.raises(ppvae.ContractError, match=r"expected q with a formula for its mean, got .*; use a Gaussian"):
+        mean_by_formula(flow, "q", "use a Gaussian")
+    assert mean_by_formula(dist.LogNormal(0.0, 1.0), "q", "") == pytest.approx(math.exp(0.5))

@@ -65,6 +65,15 @@ def test_recipe_is_the_distortion_a_share_of_the_rate_and_its_term(name):
     torch.testing.assert_close(loss, distortion + rate_weight * rate + term(objective).penalty(particles))
 
 
+@pytest.mark.parametrize("penalty", [ppvae.DecoderWeights, partial(ppvae.DecoderGradient, num_probes=None)])
+def test_rae_is_the_distortion_half_the_squared_code_and_a_penalty_of_the_decoder(penalty):
+    particles = particles_of()
+    distortion, _ = distortion_and_rate(particles)
+    code = 0.5 * particles.guide["z"].value.square().sum(-1).mean(0)
+    found = ppvae.rae(0.3, 0.2, penalty).per_datum(particles)
+    torch.testing.assert_close(found, distortion + 0.3 * code + penalty(0.2).penalty(particles))
+
+
 def test_beta_tcvae_is_the_distortion_and_three_weighted_parts():
     particles = particles_of()
     parts = ppvae.TCDecomposition(100).decompose(particles)

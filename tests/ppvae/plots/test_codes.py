@@ -68,6 +68,33 @@ def test_latent_space_refuses_other_shapes(codes, labels):
         plots.latent_space(torch.zeros(codes), torch.zeros(labels, dtype=torch.long))
 
 
+@pytest.mark.parametrize("classes", [1, 10, 34])
+def test_latent_plane_shows_codes_as_they_are_with_one_colour_for_each_class(classes):
+    codes, labels = torch.randn(5 * classes, 2), torch.arange(5 * classes) % classes
+    figure = plots.latent_plane(codes, labels)
+    np.testing.assert_allclose(figure.axes[0].collections[-1].get_offsets(), codes)
+    assert len(set.union(*colours_by_class(figure, labels).values())) == classes
+    assert figure.axes[0].get_aspect() == 1
+
+
+def test_latent_plane_draws_the_circle_that_holds_95_percent_of_the_prior():
+    codes = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.full((len(codes),), -1)
+    axes = plots.latent_plane(codes, labels).axes[0]
+    radius = np.linalg.norm(axes.lines[0].get_xydata(), axis=1)
+    np.testing.assert_allclose(radius, radius[0])
+    inside = (codes.norm(dim=-1) < radius[0]).double().mean()
+    assert abs(inside - 0.95) < 4 * (0.95 * 0.05 / len(codes)) ** 0.5
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["unknown", "95% of N(0, I)"]
+    assert not plots.latent_plane(codes, labels, prior=False).axes[0].lines
+
+
+@pytest.mark.parametrize(("codes", "labels"), [((5, 1), 5), ((5, 3), 5), ((5,), 5), ((5, 2), 4)])
+def test_latent_plane_refuses_other_shapes(codes, labels):
+    with pytest.raises(ValueError, match=r"expected codes \(B, 2\) and labels \(B,\).*use latent_space"):
+        plots.latent_plane(torch.zeros(codes), torch.zeros(labels, dtype=torch.long))
+
+
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 

@@ -1,0 +1,102 @@
+"""autoencoders.py on the digits, shortened: its claims about numbers hold at any length."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ppvae
+from ppvae.data import load
+from ppvae.training.study import RunFolderError
+from tests.experiments.scripts import script
+
+autoencoders, pairs, figures = (script(name) for name in ("autoencoders", "autoencoder_pairs", "autoencoder_figures"))
+SMALL = autoencoders.Config(
+    data="digits", widths=(2, 4), depths=(1,), hidden=(16,), epochs=2, figure_width=3, filter_units=20
+)
+
+
+@pytest.fixture(autouse=True)
+def _wide_console(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("autoencoders")
+    autoencoders.main(replace(SMALL, out=out))
+    return out / "digits"
+
+
+def test_pca_errors_are_those_of_the_singular_vectors():
+    torch.manual_seed(0)
+    train, test = torch.randn(2, 50, 6)
+    found = pairs.pca_errors(train, test, (1, 3))
+    _, _, directions = torch.linalg.svd(train - train.mean(0))
+    for width, error in found.items():
+        centred = test - train.mean(0)
+        rest = centred - centred @ directions[:width].T @ directions[:width]
+        assert error == pytest.approx(rest.square().sum(1).mean().item(), rel=1e-4)
+
+
+def test_main_writes_a_table_of_pca_and_every_run(folder):
+    table = json.loads((folder / "table.json").read_text())
+    assert [(row["kind"], row["width"]) for row in table] == [
+        (kind, width) for kind in ("PCA", "autoencoder", "beta 0", "beta 1", "beta 4") for width in (2, 4)
+    ]
+    errors = {(row["kind"], row["width"]): row["error"] for row in table}
+    test = load("digits", binarization="none").test.grey(slice(None))
+    assert errors["PCA", 4] < errors["PCA", 2] < (test - test.mean(0)).square().flatten(1).sum(1).mean()
+    assert all(row["rate"] > 0 for row in table if row["kind"].startswith("beta"))
+    assert all(row["rate"] is None for row in table if row["kind"] == "autoencoder")
+    assert (folder / "errors.png").exists()
+
+
+def test_error_of_the_table_is_that_of_the_saved_pair(folder):
+    networks = pairs.Networks((8, 8), (16,), 4)
+    model, guide = pairs.RECIPES["beta 1"].make(networks)
+    ppvae.load_checkpoint(folder / pairs.name_of("beta 1", 1, 4) / "last.safetensors", model, guide)
+    x = load("digits", binarization="none").test.grey(slice(None))
+    mean = guide.encoder(x).chunk(2, -1)[0]
+    expected = (model.decoder(mean) - x).square().flatten(1).sum(1).mean().item()
+    rows = json.loads((folder / "table.json").read_text())
+    (found,) = (row["error"] for row in rows if (row["kind"], row["width"]) == ("beta 1", 4))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_main_writes_the_figures(folder):
+    names = {path.name for path in (folder / "figures").iterdir()}
+    planes = {
+        f"{name}-{title}.png" for name in ("manifold", "codes", "interpolation") for title in ("autoencoder", "VAE")
+    }
+    assert names == planes | {"samples.png", "denoised.png", "filters.png", "denoised.json"}
+    errors = json.loads((folder / "figures" / "denoised.json").read_text())
+    assert list(errors) == ["none", "autoencoder", "denoising autoencoder"]
+
+
+def test_finished_runs_are_not_repeated_and_other_settings_are_refused(folder, capsys):
+    before = (folder / "table.json").read_text()
+    autoencoders.main(replace(SMALL, figures=False, out=folder.parent))
+    assert "run folder" not in capsys.readouterr().out
+    assert (folder / "table.json").read_text() == before
+    with pytest.raises(RunFolderError, match="was run with batch_size=100, not 50"):
+        autoencoders.main(replace(SMALL, batch_size=50, figures=False, out=folder.parent))
+
+
+def test_centre_moves_the_origin_of_a_pair_to_the_mean_image():
+    mean = torch.rand(64)
+    for recipe in (*pairs.RECIPES.values(), *pairs.FILTERS.values()):
+        model, guide = recipe.make(pairs.Networks((8, 8), (), 5))
+        first = next(part for part in guide.modules() if isinstance(part, torch.nn.Linear))
+        at_zero = first.bias.detach().clone()
+        pairs.centre(model, guide, mean)
+        torch.testing.assert_close(first(mean), at_zero, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.decode(torch.zeros(1, 5), 2).mean.flatten(), mean)
+
+
+def test_settings_out_of_range_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--depths from 1 to 1, the number of layers in --hidden, got \(1, 2\)"):
+        autoencoders.main(replace(SMALL, depths=(1, 2), out=tmp_path))
+    with pytest.raises(ValueError, match="expected --kinds with at least one value, got none"):
+        autoencoders.main(replace(SMALL, kinds=(), out=tmp_path))
