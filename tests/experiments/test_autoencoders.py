@@ -84,15 +84,30 @@ def test_finished_runs_are_not_repeated_and_other_settings_are_refused(folder, c
         autoencoders.main(replace(SMALL, batch_size=50, figures=False, out=folder.parent))
 
 
-def test_centre_moves_the_origin_of_a_pair_to_the_mean_image():
+def test_initialise_starts_from_the_mean_image():
     mean = torch.rand(64)
-    for recipe in (*pairs.RECIPES.values(), *pairs.FILTERS.values()):
-        model, guide = recipe.make(pairs.Networks((8, 8), (), 5))
+    recipes = [*((recipe, (16, 12)) for recipe in pairs.RECIPES.values()), *((r, ()) for r in pairs.FILTERS.values())]
+    for recipe, hidden in recipes:
+        model, guide = recipe.make(pairs.Networks((8, 8), hidden, 5))
         first = next(part for part in guide.modules() if isinstance(part, torch.nn.Linear))
-        at_zero = first.bias.detach().clone()
-        pairs.centre(model, guide, mean)
+        at_zero = torch.zeros_like(first.bias) if hidden else first.bias.detach().clone()
+        pairs.initialise(model, guide, mean)
         torch.testing.assert_close(first(mean), at_zero, atol=1e-5, rtol=0)
-        torch.testing.assert_close(model.decode(torch.zeros(1, 5), 2).mean.flatten(), mean)
+        if not hidden:
+            torch.testing.assert_close(model.decode(torch.zeros(1, 5), 2).mean.flatten(), mean)
+
+
+def test_initialise_keeps_the_size_of_rectified_layers():
+    torch.manual_seed(0)
+    model, guide = pairs.RECIPES["autoencoder"].make(pairs.Networks((8, 8), (2000, 2000), 5))
+    pairs.initialise(model, guide, torch.zeros(64))
+    guide.requires_grad_(False)
+    x = torch.randn(500, 64)
+    first = guide.encoder.layers[:2](x)
+    second = guide.encoder.layers[2:4](first)
+    # E relu(h)^2 is half of Var h = 2 |x|^2 / n in each layer.
+    assert first.square().mean() == pytest.approx(x.square().mean().item(), rel=0.1)
+    assert second.square().mean() == pytest.approx(first.square().mean().item(), rel=0.1)
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
