@@ -1,4 +1,4 @@
-"""Autoencoders beside PCA and beside the same networks as VAEs: how well a code of each width reconstructs.
+"""Autoencoders, PCA, and VAEs with the same networks: how well a code of each width reconstructs.
 
 Claim: Hinton and Salakhutdinov 2006 ("Reducing the Dimensionality of Data with Neural Networks"): a deep autoencoder
 reconstructs better than as many principal components. The table has the squared error of a test image, summed over

@@ -6,8 +6,8 @@ images. (With masks from the start, the model itself would learn from less.)
 
     log p(x_missing | x_seen) = log p(x) - log p(x_seen)
 
-Both terms are estimated by ``ppvae.log_marginal``: Gaussians fitted to each posterior, with k-hat. Beside it stands the
-unconditional log p(x_missing), which does not look at the seen pixels. Masks are drawn by a fixed seed: half of the
+Both terms are estimated by ``ppvae.log_marginal``: Gaussians fitted to each posterior, with k-hat. The table also has
+the unconditional log p(x_missing), which does not look at the seen pixels. Masks are drawn by a fixed seed: half of the
 pixels at random, 80% at random, the lower half, and a box in the centre.
 
 The gap of a guide is log p(x_seen) less its bound. Three guides are compared: the one trained on whole digits, the same

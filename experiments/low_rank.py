@@ -1,4 +1,4 @@
-"""Proposals of low rank plus a diagonal beside those with a full covariance: k-hat, effective sample size, time.
+"""Proposals of low rank plus a diagonal, and proposals with a full covariance: k-hat, effective sample size, time.
 
 Claim: up to 256 latents the full covariance gives the most effective draws a second, so ppvae has no other form.
 

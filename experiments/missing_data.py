@@ -7,11 +7,11 @@ Generative Modelling and Imputation of Incomplete Data Sets", tables 1 and 2).
     log p(x_observed) >= E log 1/K sum_k p(x_observed, z_k) / q(z_k | x_observed)
 
 Half of the elements are missing, completely at random. Every method sees the observed elements alone; there is no
-complete row for training. Beside MIWAE: the mean of each feature; probabilistic PCA by EM, exact for missing data, with
-a number of components chosen on held-out observed elements; scikit-learn's IterativeImputer (Bayesian ridge regression
-of each feature on all others). Features of the tables have mean 0 and standard deviation 1 over their observed
-elements; pixels are between 0 and 1. The settings of MIWAE were chosen by the error on seed 0 of each data set, which
-is not among the seeds of the table.
+complete row for training. MIWAE is compared with the mean of each feature; probabilistic PCA by EM, exact for missing
+data, with a number of components chosen on held-out observed elements; scikit-learn's IterativeImputer (Bayesian ridge
+regression of each feature on all others). Features of the tables have mean 0 and standard deviation 1 over their
+observed elements; pixels are between 0 and 1. The settings of MIWAE were chosen by the error on seed 0 of each data
+set, which is not among the seeds of the table.
 
     python experiments/missing_data.py
     python experiments/missing_data.py --data wine --seeds 1

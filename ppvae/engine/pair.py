@@ -290,7 +290,7 @@ class Replay:
             self._held(freeze),
             nullcontext() if noise else evaluating(guide),
         ):
-            return distribution_at(with_own_statistics(guide), site, unlabelled, arguments(guide, unlabelled))
+            return self._guide_at(site, unlabelled)
 
     def posterior(self, site: str, batch: Batch) -> TorchDistribution:
         """q(site | x) of other data with their labels and conditions, batch shape (B,), in the guide's present mode.
@@ -298,9 +298,12 @@ class Replay:
         Raises:
             ContractError: the guide does not draw the site.
         """
-        guide = self.pair.guide
         with self.pair.store():
-            return distribution_at(with_own_statistics(guide), site, batch, arguments(guide, batch))
+            return self._guide_at(site, batch)
+
+    def _guide_at(self, site: str, batch: Batch) -> TorchDistribution:
+        guide = self.pair.guide
+        return distribution_at(with_own_statistics(guide), site, batch, arguments(guide, batch))
 
     def generate(self, site: str) -> dict[str, Site]:
         """The model's sites at one draw from the prior for each datum, (1, B), in evaluation mode, with gradient.

@@ -41,8 +41,8 @@ class JointMLP(nn.Module):
     """Fully connected network of several inputs: (..., *in_shape) for each of them -> (..., *out_shape).
 
     It computes the network of the concatenated inputs, whose first layer is sum_i W_i x_i + b. The leading dimensions
-    of the inputs broadcast, and each input is multiplied once: a condition of shape (B, C) beside latents of shape
-    (K, B, D) is not repeated for each particle.
+    of the inputs broadcast, and each input is multiplied once: with latents of shape (K, B, D), a condition of
+    shape (B, C) is not repeated for each particle.
 
     Args:
         in_shapes: event shape or length of each input.

@@ -31,11 +31,6 @@ def _small_networks(monkeypatch):
     monkeypatch.setattr(ssvae_mnist, "HIDDEN", (32,))
 
 
-@pytest.fixture(autouse=True)
-def _wide_console(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-
 @pytest.mark.parametrize("guide", ["label", "label-style"])
 def test_main_writes_report_and_figures(guide, tmp_path, capsys):
     report = ssvae_mnist.main(Config(data="digits", smoke=True, guide=guide, out=tmp_path))

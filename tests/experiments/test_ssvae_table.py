@@ -10,11 +10,6 @@ from tests.experiments.scripts import script
 ssvae_table = script("ssvae_table")
 
 
-@pytest.fixture(autouse=True)
-def _wide_console(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-
 def write_report(out, seed: int, accuracy: float, **changes) -> None:
     settings = {
         "guide": "label-style",
