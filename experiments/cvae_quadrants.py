@@ -47,6 +47,7 @@ import ppvae
 from ppvae import LogMarginal, cli, plots
 from ppvae.data import Dataset, Splits, load
 from ppvae.distributions.likelihoods import Bernoulli
+from ppvae.engine.isolation import forked_randomness
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import ConditionalVAE
 from ppvae.nn import MLP, JointMLP
@@ -248,9 +249,9 @@ def samples(model: nn.Module, blurred: nn.Module, few: Dataset, mask: Tensor, se
 
 def mean_samples(model: nn.Module, seen: Tensor, seed: int) -> Tensor:
     """E[x | z, seen] at one draw z ~ p(z | seen) for each row."""
-    loc, log_scale = model.prior(seen).chunk(2, -1)
-    noise = torch.randn(loc.shape, generator=torch.Generator().manual_seed(seed)).to(loc)
-    return model.decode(loc + log_scale.exp() * noise, seen, event_dim=1).mean
+    with forked_randomness(seen.device, seed):
+        z = model.latent_prior(seen, seen).sample()
+    return model.decode(z, seen, event_dim=1).mean
 
 
 def whole(pixels: Tensor, seen: Tensor, mask: Tensor) -> Tensor:

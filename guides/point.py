@@ -12,7 +12,7 @@ from ppvae.engine.contract import AmortizedGuide
 
 
 class PointGuide(AmortizedGuide):
-    """Point mass q(z | x) at the output of the encoder; site "z". A label y is ignored.
+    """Point mass q(z | x) at the output of the encoder; site "z".
 
     With ``Reconstruction()`` the pair is an autoencoder. A point mass has no density: objectives and evaluators that
     weigh q (bounds, log p(x), gaps) raise ContractError. ``ppvae.features`` gives the codes, ``ppvae.reconstruct`` the
@@ -20,7 +20,8 @@ class PointGuide(AmortizedGuide):
     :class:`ppvae.models.FullMixture` for a prior that is fitted to the codes.
 
     Args:
-        encoder: network (B, *event_shape) -> (B, latent_dim).
+        encoder: network (B, *event_shape) -> (B, latent_dim); with conditions it takes them after x, in their order.
+        conditions: names of the conditions, where "y" is the label; without it a label is ignored.
 
     Example:
 

@@ -18,6 +18,7 @@ from ppvae.distributions.gaussians import diagonal_normal, standard_normal
 from ppvae.distributions.likelihoods import Bernoulli, Likelihood
 from ppvae.engine.conditions import Conditions
 from ppvae.engine.contract import Model
+from ppvae.errors import ContractError
 
 
 class ConditionalVAE(Model):
@@ -63,11 +64,22 @@ class ConditionalVAE(Model):
         """Draw z and observe x (B, *event_shape)."""
         values = self.conditions.values(type(self).__name__, y, given)
         with pyro.plate("data", len(x)):
-            prior = standard_normal(x, self.latent_dim) if self.prior is None else diagonal_normal(self.prior(*values))
-            z = pyro.sample("z", prior)
+            z = pyro.sample("z", self.latent_prior(x, *values))
             pyro.sample("x", self.decode(z, *values, event_dim=x.dim() - 1), obs=x)
 
     forward.conditions_named_by = lambda model: model.conditions.signature  # type: ignore[attr-defined]
+
+    def latent_prior(self, template: Tensor, *conditions: Tensor) -> dist.TorchDistribution:
+        """p(z | conditions) for conditions in their order; N(0, I), of the template's type and device, has no rows."""
+        if self.prior is None:
+            return standard_normal(template, self.latent_dim)
+        found = diagonal_normal(self.prior(*conditions))
+        if found.event_shape != (self.latent_dim,):
+            raise ContractError(
+                f"expected a prior network of 2 * {self.latent_dim} features, the means and log standard deviations of "
+                f"z, got {2 * found.event_shape[0]}; change its output or latent_dim"
+            )
+        return found
 
     def decode(self, z: Tensor, *conditions: Tensor, event_dim: int) -> dist.TorchDistribution:
         """p(x | z, conditions) for z (..., latent_dim), conditions in their order, x of ``event_dim`` dimensions."""

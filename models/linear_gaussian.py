@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from ppvae.distributions.gaussians import standard_normal
 from ppvae.distributions.missing import ObservedElements
+from ppvae.engine.batch import Array
+from ppvae.engine.columns import as_column
 from ppvae.engine.contract import Model
 
 
@@ -66,14 +68,14 @@ class LinearGaussian(Model):
         self.log_scale = nn.Parameter(torch.full_like(bias[0].detach(), scale).log())
 
     @classmethod
-    def fit(cls, x: Tensor, latent_dim: int) -> "LinearGaussian":
+    def fit(cls, x: Array, latent_dim: int) -> "LinearGaussian":
         """The model with the largest likelihood of complete data, in closed form.
 
         The columns of its weight are orthogonal, and in the order of their lengths: the first d of them span the same
         space as the first d principal components, for each d.
 
         Args:
-            x: data, shape (N, data_dim), floating and finite.
+            x: data, a tensor or a numpy array of shape (N, data_dim), floating and finite.
             latent_dim: L, from 1 to data_dim - 1.
 
         Raises ValueError for other data, and for data that lie in a space of ``latent_dim`` dimensions, for which the
@@ -86,15 +88,17 @@ class LinearGaussian(Model):
             >>> (direction / direction.norm()).detach().round(decimals=1)
             tensor([0.6000, 0.8000])
         """
+        x = as_column(x, "x")
         _check_complete(x, latent_dim)
         mean = x.double().mean(0)
         centred = x.double() - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # in increasing order
         noise = values[:-latent_dim].mean()
-        if not noise > torch.finfo(x.dtype).eps * values[-1]:
+        rounding = max(torch.finfo(x.dtype).eps ** 2, x.shape[1] * torch.finfo(torch.float64).eps)
+        if not noise > rounding * values[-1]:
             raise ValueError(
-                f"expected data that vary in more than latent_dim={latent_dim} dimensions, got none: the noise would "
-                "have scale 0; use a smaller latent_dim or more data"
+                f"expected data that vary in more than latent_dim={latent_dim} dimensions, but the noise would have "
+                "scale 0; use a smaller latent_dim or more data"
             )
         scales = (values[-latent_dim:] - noise).clamp(min=0).sqrt()
         weight = (vectors[:, -latent_dim:] * scales).flip(1)

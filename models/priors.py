@@ -8,7 +8,10 @@ from pyro.distributions.transforms import conditional_affine_autoregressive
 from torch import Tensor, nn
 
 from ppvae.distributions.gaussians import standard_normal
+from ppvae.engine.columns import as_column
 from ppvae.engine.contract import AmortizedGuide
+from ppvae.engine.supports import is_point_mass
+from ppvae.errors import ContractError
 
 
 class StandardNormal(nn.Module):
@@ -67,7 +70,7 @@ class FullMixture(nn.Module):
         locs: means, shape (C, D).
         scale_trils: L, lower triangular with a positive diagonal, shape (C, D, D).
 
-    Raises ValueError for other shapes.
+    Raises ValueError for other shapes or weights.
 
     Source: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
 
@@ -83,9 +86,10 @@ class FullMixture(nn.Module):
 
     def __init__(self, weights: Tensor, locs: Tensor, scale_trils: Tensor):
         super().__init__()
-        if weights.dim() != 1 or locs.dim() != 2 or scale_trils.shape != (*locs.shape, locs.shape[-1]):
+        shapes = len(locs.shape) == 2 and weights.shape == locs.shape[:1]
+        if not shapes or scale_trils.shape != (*locs.shape, locs.shape[-1]) or not (weights > 0).all():
             raise ValueError(
-                "expected weights (C,), locs (C, D) and scale_trils (C, D, D), got "
+                "expected positive weights (C,), locs (C, D) and scale_trils (C, D, D), got "
                 f"{tuple(weights.shape)}, {tuple(locs.shape)} and {tuple(scale_trils.shape)}"
             )
         self.register_buffer("weights", weights / weights.sum())
@@ -96,8 +100,12 @@ class FullMixture(nn.Module):
     def fit(cls, codes: Tensor, components: int = 10, seed: int = 0) -> "FullMixture":
         """The mixture with a (local) maximum of the likelihood of codes, by EM (scikit-learn's ``GaussianMixture``).
 
+        EM runs on codes that are divided by their standard deviations. It adds 1e-9 to each variance of these, so that
+        no component collapses.
+
         Args:
-            codes: shape (N, D), finite, such as ``ppvae.features(guide, data)``; at least one for each component.
+            codes: shape (N, D), floating and finite, such as ``ppvae.features(guide, data)``; at least two,
+                and one for each component.
             components: C; 1 for a single Gaussian.
             seed: of the start of EM.
 
@@ -111,14 +119,18 @@ class FullMixture(nn.Module):
         """
         from sklearn.mixture import GaussianMixture
 
-        if codes.dim() != 2 or not codes.isfinite().all() or not 1 <= components <= len(codes):
-            raise ValueError(
-                f"expected finite codes (N, D) and components from 1 to N, got {tuple(codes.shape)} and {components}"
-            )
-        mixture = GaussianMixture(components, random_state=seed).fit(codes.detach().cpu().double().numpy())
-        covariances = torch.from_numpy(mixture.covariances_)
-        parts = torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.linalg.cholesky(covariances)
-        return cls(*(part.to(codes) for part in parts))
+        codes = as_column(codes, "codes")
+        if codes.dim() != 2 or not codes.is_floating_point() or not codes.isfinite().all() or len(codes) < 2:
+            raise ValueError(f"expected floating, finite codes (N, D), N >= 2, got {codes.dtype} {tuple(codes.shape)}")
+        if not 1 <= components <= len(codes):
+            raise ValueError(f"expected components from 1 to {len(codes)}, the number of codes, got {components}")
+        points = codes.detach().cpu().double()
+        spread = points.std(0, correction=0)
+        spread = torch.where(spread > 0, spread, 1.0)
+        mixture = GaussianMixture(components, reg_covar=1e-9, random_state=seed).fit((points / spread).numpy())
+        weights, locs, covariances = map(torch.from_numpy, (mixture.weights_, mixture.means_, mixture.covariances_))
+        scale_trils = spread.unsqueeze(-1) * torch.linalg.cholesky(covariances)
+        return cls(*(part.to(codes) for part in (weights, locs * spread, scale_trils)))
 
     def forward(self, template: Tensor) -> dist.TorchDistribution:
         """p(z)."""
@@ -136,7 +148,8 @@ class VampPrior(nn.Module):
         guide: the guide that the model is trained with.
         pseudo_inputs: initial values, shape (C, *event_shape), such as some training data; values in [0, 1].
 
-    Raises ValueError for a guide without ``log_prob`` at arbitrary values.
+    Raises ValueError for a guide without ``log_prob`` at arbitrary values or with conditions. When it is called, it
+    raises ContractError for the guide of a point mass.
 
     Source: Tomczak and Welling 2018, "VAE with a VampPrior", equation 9.
 
@@ -154,6 +167,11 @@ class VampPrior(nn.Module):
             raise ValueError(
                 f"expected an AmortizedGuide with log_prob at arbitrary values (can_score), got {type(guide).__name__}"
             )
+        if guide.conditions.names:
+            raise ValueError(
+                f"expected a guide of x alone, since pseudo-inputs have no conditions, got {type(guide).__name__} with "
+                f"the conditions {guide.conditions.names}"
+            )
         self._guide = [guide]  # in a list, so that its parameters are not the model's too
         self.logits = nn.Parameter(pseudo_inputs.detach().clamp(0.01, 0.99).logit())
 
@@ -166,8 +184,13 @@ class VampPrior(nn.Module):
         """p(z)."""
         (guide,) = self._guide
         features = guide.encode(self.logits.sigmoid())
+        posteriors = guide.distribution(features)
+        if is_point_mass(posteriors):
+            raise ContractError(
+                f"expected a guide with a density in VampPrior, got {type(guide).__name__}, which is a point mass"
+            )
         equal = dist.Categorical(logits=features.new_zeros(len(features)))
-        return dist.MixtureSameFamily(equal, guide.distribution(features))
+        return dist.MixtureSameFamily(equal, posteriors)
 
 
 class AutoregressiveFlow(nn.Module):

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Mapping
-from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from ppvae.data.lazy import LazyImages
 from ppvae.engine import columns
+from ppvae.engine.conditions import is_name
 from ppvae.errors import DataError
 
-RESERVED = frozenset({"x", "y", "given", "step", "index", "num_particles"})
 ROWS_LOOKED_AT = 64  # of images that are made or read when they are indexed
 DEEPEST_AMBIGUOUS = 127  # what seven bits hold: values up to here may be grey values of fewer than eight bits
 
@@ -71,7 +70,7 @@ def as_conditions(given: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
     """
     conditions = {}
     for name, value in given.items():
-        if name in RESERVED or iskeyword(name) or not name.isidentifier():
+        if not is_name(name):
             raise DataError(
                 f"expected the name of a condition to be an identifier that is not reserved, got {name!r}; rename it ("
                 "pass a dict of conditions as Dataset(x, y, **conditions))"

@@ -20,7 +20,7 @@ from ppvae.data.columns import (
 )
 from ppvae.data.factors import Factors
 from ppvae.data.lazy import LazyImages
-from ppvae.engine.batch import Array, Batch
+from ppvae.engine.batch import Array, Batch, rows_to_check
 from ppvae.errors import DataError
 
 Binarization = Literal["dynamic", "fixed", "none"]
@@ -184,6 +184,12 @@ class Dataset:
     def rows_by_label(self) -> tuple[Tensor, Tensor]:
         """Indices, on the CPU, of the rows with a known label and of those without."""
         return self._known.nonzero().squeeze(1), (~self._known).nonzero().squeeze(1)
+
+    def rows_to_check(self) -> Tensor:
+        """Indices, on the device of the data, of a few rows of each kind: :func:`ppvae.engine.batch.rows_to_check`."""
+        missing = [self.x] if self.has_missing and isinstance(self.x, Tensor) else []
+        labels = self._known.long() - 1 if self.y is None else self.y
+        return rows_to_check(labels, [*missing, *self.given.values()]).to(self.x.device)
 
     def take(self, index: Index) -> "Dataset":
         """The rows at ``index`` (a slice, an index or a mask), as a data set in memory.

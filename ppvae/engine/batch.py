@@ -1,6 +1,6 @@
 """What a pair is called with: data, labels, conditions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from ppvae.engine.columns import as_column
 from ppvae.errors import ContractError
 
 Array = Tensor | np.ndarray
+CHECKED_ROWS = 4  # of each kind, labelled and unlabelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,37 @@ def _condition(value: Any, name: str, rows: int, dtype: torch.dtype | None) -> T
         raise ContractError(
             f"expected condition {name!r} to have {rows} rows, one a row of x, got shape {tuple(condition.shape)}"
         )
+    if condition.is_floating_point() and condition.isinf().any():
+        row = int(condition.isinf().reshape(rows, -1).any(1).nonzero()[0])
+        raise ContractError(f"expected a finite condition {name!r}, got infinity first in row {row}; clean the data")
     return condition
+
+
+def rows_to_check(y: Tensor | None, columns: Sequence[Tensor]) -> Tensor:
+    """Indices, on the CPU, of the few rows with which a pair is checked: one of each way in which it can be called.
+
+    They are the first rows without and with a label, a row with the smallest and with the largest label, and the first
+    row of each column with a missing element.
+
+    Args:
+        y: labels, -1 where unknown; None if there are none.
+        columns: x, if it is in memory, and the conditions; at least one of them or y.
+
+    Example:
+
+        >>> rows_to_check(torch.tensor([1, 0] * 10), [torch.zeros(20, 2).index_fill(0, torch.tensor([15]), torch.nan)])
+        tensor([ 0,  1,  2,  3, 15])
+    """
+    rows = len(columns[0]) if y is None else len(y)
+    known = torch.zeros(rows, dtype=torch.bool) if y is None else (y >= 0).cpu()
+    found = [kind.nonzero()[:CHECKED_ROWS, 0] for kind in (~known, known)]
+    if y is not None and known.any():
+        labelled = known.nonzero()[:, 0]
+        in_order = y.cpu()[labelled].argsort()
+        found.append(labelled[in_order[[0, -1]]])
+    floating = [column.reshape(rows, -1) for column in columns if column.is_floating_point()]
+    found += [column.isnan().any(1).nonzero()[:1, 0].cpu() for column in floating]
+    return torch.cat(found).unique()
 
 
 def _all_known(y: Tensor | None) -> bool:

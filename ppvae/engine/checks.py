@@ -10,15 +10,12 @@ from torch import nn
 
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import with_partners
-from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.remedies import remedy
 from ppvae.engine.requirements import DRAWS_GIVEN_LABEL, require_same_latents
-from ppvae.engine.sites import Site
-from ppvae.engine.supports import is_point_mass
 from ppvae.engine.tracing import (
     LABEL,
     OBSERVED,
     PARTICLE_DIM,
-    PLATE,
     At,
     arguments,
     check_site,
@@ -126,23 +123,10 @@ def run(role: str, function: Any, batch: Batch, replayed: poutine.Trace | None =
         labels = "without labels" if batch.label is None else f"with labels of shape {tuple(batch.label.shape)}"
         raise ContractError(
             f"the {role} failed on x of shape {tuple(batch.x.shape)} {labels}, with particles at dim {PARTICLE_DIM}: "
-            f"{type(error).__name__}: {_first_line(error)}. {_remedy(function, batch)}"
+            f"{type(error).__name__}: {_first_line(error)}. {remedy(role, function, batch, error)}"
         ) from error
     _check_owned(role, function, traced)
     return traced
-
-
-def _remedy(function: Any, batch: Batch) -> str:
-    """What most probably mends a failure."""
-    if batch.x.isnan().any():
-        return "x has missing elements (NaN): wrap the encoder in ppvae.nn.FillMissing"
-    parameter = first_parameter(function)
-    if parameter is not None and parameter.dtype != batch.x.dtype:
-        return f"x is {batch.x.dtype} and the parameters are {parameter.dtype}: convert one of them"
-    return (
-        f'Networks must take (..., event), sites must stand in `pyro.plate("{PLATE}", len(x))`, and a pair that needs '
-        "labels or conditions must get them"
-    )
 
 
 def _check_owned(role: str, function: nn.Module, traced: poutine.Trace) -> None:
@@ -273,40 +257,4 @@ def _check_unmoved(name: str, node: Any, moved: Any) -> None:
             f"expected the model's distribution of {name!r} to be a function of latents, labels and conditions, but it "
             "moved when x changed: its density is then no p(x | z). Let what it reads be a condition, named in "
             "forward(self, x, y=None, c=None); an autoregressive decoder belongs into the distribution"
-        )
-
-
-def check_densities(model: Any, guide: Any, batch: Batch) -> None:
-    """Raise ContractError where a density has the wrong shape or a weight is not finite.
-
-    A point mass is not refused here: objectives that read no density of q take it.
-
-    Example:
-
-        >>> from ppvae.guides import MeanFieldGaussian
-        >>> from ppvae.models import LinearGaussian
-        >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
-        >>> check_densities(model, guide, Batch(torch.zeros(3, 2)))
-    """
-    particles = Pair(model, guide).draw(batch, CHECKED_PARTICLES)
-    for role, sites in (("guide", particles.guide), ("model", particles.model)):
-        for site in sites.values():
-            _check_density_shape(role, site, len(batch))
-    point_masses = [name for name, site in particles.guide.items() if is_point_mass(site.distribution)]
-    for name in particles.guide.keys() - set(point_masses):
-        particles.require_weight(name)
-    if point_masses:
-        return
-    if not torch.isfinite(particles.log_weight).all():
-        row = int((~torch.isfinite(particles.log_weight)).any(0).nonzero()[0])
-        raise ContractError(f"expected finite log weights, got {particles.log_weight[:, row].tolist()} in row {row}")
-
-
-def _check_density_shape(role: str, site: Site, rows: int) -> None:
-    shape = site.log_prob.shape[-2:]
-    if len(shape) != 2 or shape[0] not in (1, CHECKED_PARTICLES) or shape[1] not in (1, rows):
-        raise ContractError(
-            f"expected the log density of {role} site {site.name!r} to have shape (..., {CHECKED_PARTICLES}, {rows}) "
-            f"for {CHECKED_PARTICLES} particles, got {tuple(site.log_prob.shape)}; a .to_event(n) is missing or too "
-            "much"
         )

@@ -2,11 +2,26 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 
 from torch import Tensor
 
 from ppvae.engine.tracing import LABEL, OBSERVED
 from ppvae.errors import ContractError
+
+OPTIONS = ("num_classes", "binarization", "levels", "name", "factors")  # of a Dataset
+RESERVED = frozenset({OBSERVED, LABEL, "self", "given", "step", "index", "num_particles", *OPTIONS})
+
+
+def is_name(name: object) -> bool:
+    """Whether a condition can have this name: an identifier that is not reserved.
+
+    Example:
+
+        >>> is_name("angle"), is_name("x"), is_name("class")
+        (True, False, False)
+    """
+    return isinstance(name, str) and name.isidentifier() and not iskeyword(name) and name not in RESERVED
 
 
 class Conditions:
@@ -16,7 +31,8 @@ class Conditions:
     ``forward.conditions_named_by = lambda module: module.conditions.signature``.
 
     Args:
-        names: one name, or several; different identifiers other than "x".
+        names: one name, or several; distinct identifiers that are not reserved: "x" is the data, and the others of
+            ``RESERVED`` are options of the functions that take conditions.
 
     Raises ValueError for other names.
 
@@ -31,10 +47,10 @@ class Conditions:
 
     def __init__(self, names: str | Sequence[str] = ()):
         self.names = (names,) if isinstance(names, str) else tuple(names)
-        wrong = [name for name in self.names if not isinstance(name, str) or not name.isidentifier()]
-        if wrong or OBSERVED in self.names or len(set(self.names)) < len(self.names):
+        if not all(name == LABEL or is_name(name) for name in self.names) or len(set(self.names)) < len(self.names):
             raise ValueError(
-                f'expected different names of conditions, such as "angle" or "y" for the label, got {self.names}'
+                'expected distinct identifiers as names of conditions, such as "angle", or "y" for the label, and none '
+                f"of {', '.join(sorted(RESERVED - {LABEL}))}; got {self.names}"
             )
 
     @property
@@ -64,7 +80,7 @@ class Conditions:
             )
         if LABEL in self.names and y is None:
             raise ContractError(
-                f"{owner} needs labels, since it is conditional on the class, but got none. Pass y with every "
-                "label known; an objective that reads q(y | x), such as ClassifierLoss, takes another pair"
+                f"expected every label known, since {owner} is conditional on the class, but some or all are not; pass "
+                "y without -1. An objective that reads q(y | x), such as ClassifierLoss, needs a pair that has it"
             )
         return tuple(y if name == LABEL and y is not None else given[name] for name in self.names)

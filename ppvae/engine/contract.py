@@ -26,7 +26,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppvae.engine import checks, data_checks
+from ppvae.engine import checks, data_checks, density_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.conditions import Conditions
 from ppvae.engine.isolation import evaluation_mode
@@ -202,7 +202,7 @@ def check_batch(model: Any, guide: Any, batch: Batch) -> None:
         data_checks.check_label_range(model, batch)
         for part in batch.kinds():
             _check_form(model, guide, part)
-        checks.check_densities(model, guide, batch)
+        density_checks.check_densities(model, guide, batch)
 
 
 def _check_form(model: Any, guide: Any, batch: Batch) -> None:

@@ -108,7 +108,9 @@ def check_label_range(model: Any, batch: Batch) -> None:
         classes = len(distribution_at(model, LABEL, unlabelled).enumerate_support(expand=False))
     except Exception:  # no label site, or a model that fails: `run` gives the better message
         if batch.y.min() < -1:
-            require_classes(batch.y, int(batch.y.max()) + 1)
+            raise ContractError(
+                f"expected labels from 0, or -1 where unknown, got {int(batch.y.min())} to {int(batch.y.max())}"
+            ) from None
         return
     require_classes(batch.y, classes)
 

@@ -8,15 +8,14 @@ import pyro
 import torch
 
 from ppvae.engine import checks, data_checks
-from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
+from ppvae.engine.batch import Array, Batch, HasBatch, as_batch, rows_to_check
 from ppvae.engine.contract import check_batch
+from ppvae.engine.density_checks import check_values
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
-from ppvae.engine.sites import Site
+from ppvae.engine.sites import Site, sites_of
 from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
-
-CHECKED_ROWS = 4  # of each kind, labelled and unlabelled, through the whole pair
 
 
 @contextmanager
@@ -88,10 +87,11 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         >>> from ppvae.models import LinearGaussian
         >>> check_all(LinearGaussian(torch.eye(2), torch.zeros(2)), None, as_batch(torch.zeros(3, 2)))
     """
-    few = batch.rows(_few_of_each_kind(batch))
+    few = batch.rows(rows_to_check(batch.y, [batch.x, *batch.given.values()]).to(batch.x.device))
     if model is None:
         for part in few.kinds():
-            checks.run("guide", guide, part)
+            drawn = checks.run("guide", guide, part)
+            check_values(sites_of("guide", drawn, checks.CHECKED_PARTICLES, len(part)).values(), part)
         return
     data_checks.check_label_range(model, batch)
     if simulate:
@@ -104,6 +104,7 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         particles = Pair(model, guide).draw(few)
         sites = [*particles.guide.values(), *particles.model.values()]
     _check_precision(sites)
+    check_values(sites, few)
     if not simulate:
         likelihood = _likelihood(model, few.kinds()[0].rows(slice(0, 1)))
         data_checks.check_event_shape(likelihood, batch.x)
@@ -137,13 +138,6 @@ def _check_precision(sites: Iterable[Site]) -> None:
                 "densities in that type is off by nats. Convert the pair and the data by .float(); nn.Autocast runs "
                 "products of a network alone in bfloat16"
             )
-
-
-def _few_of_each_kind(batch: Batch) -> torch.Tensor:
-    """Indices of the first rows of each kind."""
-    known = torch.zeros(len(batch), dtype=torch.bool) if batch.known is None else batch.known.cpu()
-    rows = [kind.nonzero()[:CHECKED_ROWS, 0] for kind in (~known, known)]
-    return torch.cat(rows).to(batch.x.device)
 
 
 def _likelihood(model: Any, one: Batch) -> Any:

@@ -73,16 +73,22 @@ def required_conditions_of(function: Any) -> frozenset[str]:
 def _after_y(function: Any) -> list[inspect.Parameter] | None:
     """The parameters after x and y that can be given by name; None where the signature is hidden."""
     try:
-        parameters = list(_signature_of(function).parameters.values())
+        parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
         return None
     by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     return [each for each in parameters if each not in by_place[:2] and each.kind is not each.VAR_POSITIONAL]
 
 
-def _signature_of(function: Any) -> inspect.Signature:
+def signature_of(function: Any) -> inspect.Signature:
     """The signature that names the conditions: that of the function, or of a module's ``forward``, or what the
-    attribute ``conditions_named_by`` of that forward returns for the module: a function or a signature."""
+    attribute ``conditions_named_by`` of that forward returns for the module: a function or a signature.
+
+    Example:
+
+        >>> str(signature_of(lambda x, y=None, c=None: None))
+        '(x, y=None, c=None)'
+    """
     function = getattr(function, "_orig_mod", function)  # torch.compile hides the signature
     forward = function.forward if isinstance(function, nn.Module) else function
     naming = getattr(forward, "conditions_named_by", lambda _: forward)(function)

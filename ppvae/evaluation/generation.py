@@ -15,6 +15,7 @@ from ppvae.engine.data_checks import check_conditions
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.remedies import type_that_differs
 from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
 from ppvae.evaluation.disentanglement.representation import mean_of
@@ -200,9 +201,10 @@ def _event_shape(model: Any, batch: Batch) -> torch.Size:
         if shape is not None:
             problem = "what it draws depends on the shape of x"
             break
+    template = "Pass template=x, some data of the shape to be drawn, and the labels and conditions that the model needs"
     raise ContractError(
-        f"expected a model that draws x of one shape, whatever the x that it is called with, but {problem}; pass "
-        "template=x, some data of the shape to be drawn, and the labels and conditions that the model needs"
+        f"expected a model that draws x of one shape, whatever the x that it is called with, but {problem}. "
+        f"{type_that_differs(model, batch) or template}"
     )
 
 

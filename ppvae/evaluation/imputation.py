@@ -8,6 +8,7 @@ Source: Mattei and Frellsen 2019, "MIWAE: Deep Generative Modelling and Imputati
 12 and 13.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,8 @@ class Imputation:
 
     Attributes:
         mean: E[x_missing | x_seen], shape (B, *event_shape); the seen elements are those of the data.
-        standard_error: Monte Carlo standard error of ``mean`` by the delta method, the same shape; 0 at seen elements.
-            It is reliable only where ``weights.khat`` is at most :func:`ppvae.khat_limit` of K.
+        standard_error: Monte Carlo standard error of ``mean`` by the delta method, the same shape; 0 at seen elements,
+            NaN with one particle. It is reliable only where ``weights.khat`` is at most :func:`ppvae.khat_limit` of K.
         samples: draws of p(x_missing | x_seen), shape (num_samples, B, *event_shape); the seen elements are those of
             the data. The draws of one datum are resampled from the same K draws of the guide.
         weights: the guide's weights. Their value is log p(x_seen) of each datum, in nats.
@@ -69,7 +70,7 @@ class Imputation:
         found = self.weights
         return (
             f"Imputation({len(self.mean)} data; {found.num_particles} particles, median ess {found.median_ess:.1f}, "
-            f"k-hat bad in {found.khat_bad:.1%})"
+            f"k-hat {'unknown' if math.isnan(found.khat_bad) else f'bad in {found.khat_bad:.1%}'})"
         )
 
 
@@ -171,7 +172,9 @@ def _moments(particles: Particles, share: Tensor) -> tuple[Tensor, Tensor]:
     values = values.reshape(-1, *share.shape[-2:], *x.shape[1:])  # (enumeration, K, B, *event_shape)
     share = share.reshape(*values.shape[:3], *[1] * (x.dim() - 1))
     mean = (share * values).sum((0, 1))
-    return mean, (share * (values - mean)).sum(0).square().sum(0).sqrt()
+    count = values.shape[1]
+    correction = math.sqrt(count / (count - 1)) if count > 1 else math.nan
+    return mean, correction * (share * (values - mean)).sum(0).square().sum(0).sqrt()
 
 
 def _resampled(pair: Pair, particles: Particles, share: Tensor, num_samples: int) -> Tensor:

@@ -22,7 +22,6 @@ from ppvae.errors import ContractError, DataError, require_count
 from ppvae.objectives.base import Objective, Parts
 
 AT_ONCE = 500  # rows
-FEW = 4  # rows of each kind, labelled and unlabelled, on which the pair is checked
 LOSS = "loss"  # the only part of an estimator of Pyro's
 
 
@@ -93,15 +92,16 @@ def evaluate_parts(
     data, parameter = dataset_for(data, "data", model, guide), first_parameter(model, guide)
     data = data if parameter is None else data.to(parameter.device)
     with evaluation_mode(model, guide, device=data.x.device, seed=seed):
-        few = torch.cat([rows[:FEW] for rows in data.rows_by_label()])
-        check_all(model, guide, data.batch(few.to(data.x.device)))
-    parts = parts_over(objective, model, guide, data, batch_size, seed, step)
+        check_all(model, guide, data.batch(data.rows_to_check()))
+    return parts_over(objective, model, guide, data, batch_size, seed, step)
+
+
+def _require_numbers(parts: dict[str, float]) -> None:
     if any(math.isnan(part) for part in parts.values()):
         raise ContractError(
             f"expected a loss that is a number, got {parts}; look for NaN in the data (missing elements need a "
             "likelihood with missing=True and ppvae.nn.FillMissing) and in the pair's parameters"
         )
-    return parts
 
 
 def parts_over(
@@ -128,7 +128,9 @@ def parts_over(
         for batch in _batches(data, batch_size):
             for name, part in _sums(objective, model, guide, batch, step).items():
                 totals[name] = totals.get(name, 0.0) + part.double()
-    return {name: total.item() / len(data) for name, total in totals.items()}
+    parts = {name: total.item() / len(data) for name, total in totals.items()}
+    _require_numbers(parts)
+    return parts
 
 
 def dataset_for(data: Any, name: str, *modules: Any) -> Dataset:

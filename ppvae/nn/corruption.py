@@ -13,7 +13,7 @@ class CorruptInput(nn.Module):
     ``PointGuide``, a denoising VAE with a Gaussian guide. A pair in evaluation mode denoises what it is given.
 
     Args:
-        encoder: network (B, *event_shape) -> (B, features).
+        encoder: network (B, *event_shape) -> (B, features), which takes conditions after x if there are some.
         noise: function of x that returns a corrupted x of the same shape, such as :class:`MaskingNoise`. It must not
             change x in place.
 
@@ -31,13 +31,13 @@ class CorruptInput(nn.Module):
         super().__init__()
         self.encoder, self.noise = encoder, noise
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The features for x of shape (B, *event_shape)."""
-        return self.encoder(self.noise(x) if self.training else x)
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """The features for x of shape (B, *event_shape), and for conditions, which are not corrupted."""
+        return self.encoder(self.noise(x) if self.training else x, *conditions)
 
 
 class MaskingNoise(nn.Module):
-    """Sets each element to 0 with a probability, in training mode and in evaluation mode.
+    """Sets each element to 0 with a probability, in training mode and in evaluation mode; missing ones (NaN) stay.
 
     Args:
         probability: from 0 to 1.
@@ -58,7 +58,7 @@ class MaskingNoise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x with some elements set to 0."""
-        return x.masked_fill(torch.rand_like(x) < self.probability, 0.0)
+        return x.masked_fill((torch.rand_like(x) < self.probability) & ~x.isnan(), 0.0)
 
 
 class GaussianNoise(nn.Module):
@@ -78,7 +78,7 @@ class GaussianNoise(nn.Module):
     def __init__(self, scale: float):
         super().__init__()
         if not 0 <= scale < float("inf"):
-            raise ValueError(f"expected scale of at least 0, got {scale}")
+            raise ValueError(f"expected a finite scale of at least 0, got {scale}")
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:

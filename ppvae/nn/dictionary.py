@@ -11,8 +11,9 @@ from ppvae.nn.mlp import Shape, as_shape, flatten_event, unflatten
 class Dictionary(nn.Module):
     """b + sum_d z_d a_d with |a_d| = 1: (..., code_dim) -> (..., *out_shape).
 
-    A penalty on the size of a code (``CodeNorm``, ``ContractivePenalty``) means something with it: other decoders let
-    the code shrink and grow themselves, which changes the penalty and not the reconstruction.
+    A penalty on the size of a code (``CodeNorm``, ``ContractivePenalty``) means something with it: with another
+    decoder the code can shrink while the decoder's weights grow, which changes the penalty and not the reconstruction.
+    The length of the parameter's columns changes nothing, so that a penalty on the decoder's weights has no effect.
 
     Args:
         code_dim: length of z.

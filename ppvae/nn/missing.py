@@ -14,10 +14,10 @@ class FillMissing(nn.Module):
         data (B, H, W)        network of (B, 2, H, W)
         data (B, C, H, W)     network of (B, 2 C, H, W)
 
-    No NaN reaches the network or a gradient.
+    No NaN of the data reaches the network or a gradient.
 
     Args:
-        network: module of the concatenation.
+        network: module of the concatenation, which takes conditions after it if there are some.
 
     Raises ValueError for data of other dimensions.
 
@@ -39,10 +39,10 @@ class FillMissing(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output for x of shape (B, D), (B, H, W) or (B, C, H, W)."""
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """The network's output for x of shape (B, D), (B, H, W) or (B, C, H, W), and for conditions as they are."""
         if x.dim() not in (2, 3, 4):
             raise ValueError(f"expected x of shape (B, D), (B, H, W) or (B, C, H, W), got {tuple(x.shape)}")
         observed = (~x.isnan()).to(x.dtype)
         parts = [x.nan_to_num(0.0, torch.inf, -torch.inf), observed]
-        return self.network(torch.cat([part.unsqueeze(1) if x.dim() == 3 else part for part in parts], 1))
+        return self.network(torch.cat([part.unsqueeze(1) if x.dim() == 3 else part for part in parts], 1), *conditions)

@@ -75,7 +75,10 @@ class JointMLP(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output for inputs of shapes (..., *in_shape)."""
         if len(inputs) != len(self.in_shapes):
-            raise ValueError(f"expected {len(self.in_shapes)} inputs, got {len(inputs)}; name a condition for each")
+            raise ValueError(
+                f"expected {len(self.in_shapes)} inputs, got {len(inputs)}; an encoder takes x and then the conditions "
+                "that are named in conditions="
+            )
         parts = zip(self.first, inputs, self.in_shapes, strict=True)
         joint = sum(linear(flatten_event(x, shape)) for linear, x, shape in parts)
         return unflatten(self.rest(joint), self.out_shape)

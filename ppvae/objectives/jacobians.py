@@ -29,8 +29,9 @@ def squared_jacobian(output: Tensor, at: Tensor, leading: int, num_probes: int |
         >>> squared_jacobian(x @ matrix.T, x, leading=1, num_probes=None)
         tensor([14., 14., 14.])
     """
-    flat = output.flatten(leading)
-    squares = [_backward(flat, at, probe).flatten(leading).square().sum(-1) for probe in _probes(flat, num_probes)]
+    rows = output.shape[:leading]
+    flat = output.reshape(*rows, -1)
+    squares = [_backward(flat, at, probe).reshape(*rows, -1).square().sum(-1) for probe in _probes(flat, num_probes)]
     return torch.stack(squares).sum(0) / (num_probes or 1)
 
 

@@ -225,7 +225,7 @@ def adversarial_autoencoder(
 def rae(
     code: float | Schedule = 0.01,
     decoder: float | Schedule = 1e-5,
-    penalty: Callable[[float | Schedule], Regulariser] = DecoderWeights,
+    penalty: Callable[..., Regulariser] = DecoderWeights,
     site: str = "z",
 ) -> Objective:
     """D + code |z|^2 / 2 + decoder R, the regularised autoencoder, with R = |theta|^2 of the decoder's parameters.
@@ -236,7 +236,8 @@ def rae(
     Args:
         code: weight of the code's squared norm, in nats.
         decoder: weight of R.
-        penalty: called with that weight: ``DecoderWeights``, or ``DecoderGradient`` for the squared Jacobian.
+        penalty: called ``penalty(decoder, site=site)``: ``DecoderWeights``, or ``DecoderGradient`` for the squared
+            Jacobian.
         site: the latent.
 
     Errors as of :class:`CodeNorm` and of the penalty.
@@ -249,4 +250,4 @@ def rae(
         >>> [type(term).__name__ for term in rae().regularisers]
         ['CodeNorm', 'DecoderWeights']
     """
-    return Reconstruction() + CodeNorm(code, site=site) + penalty(decoder)
+    return Reconstruction() + CodeNorm(code, site=site) + penalty(decoder, site=site)

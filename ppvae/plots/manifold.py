@@ -6,6 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ppvae.engine.columns import as_column
+from ppvae.errors import ContractError, require_count
 from ppvae.plots.images import image_grid
 
 Decode = Callable[[Tensor], Tensor]
@@ -24,12 +26,11 @@ def latent_manifold(
         decode: codes (N, 2) -> images (N, H, W) or (N, 3, H, W), values in [0, 1], such as
             ``lambda z: model.decode(z, event_dim=2).mean``. It is called without gradient.
         size: codes in each direction, at least 1.
-        loc: means, shape (2,); (0, 0), the prior's, if None; ``codes.mean(0)`` of an
+        loc: means, floating, shape (2,); (0, 0), the prior's, if None; ``codes.mean(0)`` of an autoencoder.
+        scale: standard deviations, shape (2,) or a number, above 0; 1, the prior's, if None; ``codes.std(0)`` of an
             autoencoder.
-        scale: standard deviations, shape (2,) or a number; 1, the prior's, if None; ``codes.std(0)``
-            of an autoencoder.
 
-    Codes have the type and device of ``loc``. Raises ValueError for another size or shape.
+    Codes have the type and device of ``loc``. Raises ContractError, ValueError or TypeError for other arguments.
 
     Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes", figure 4.
 
@@ -40,13 +41,11 @@ def latent_manifold(
         >>> [label.get_text() for label in axes.get_xticklabels()]
         ['-0.97', '0.00', '0.97']
     """
-    loc = torch.zeros(2) if loc is None else loc
+    size = require_count("size", size)
+    loc = torch.zeros(2) if loc is None else _codes(loc, "loc")
     spread = torch.as_tensor(1.0 if scale is None else scale).to(loc)
-    if size < 1 or loc.shape != (2,) or spread.shape not in ((), (2,)):
-        raise ValueError(
-            f"expected size of at least 1, loc (2,) and scale (2,) or a number, got {size}, {tuple(loc.shape)} and "
-            f"{tuple(spread.shape)}"
-        )
+    if loc.shape != (2,) or spread.shape not in ((), (2,)) or not (spread.isfinite() & (spread > 0)).all():
+        raise ValueError(f"expected loc (2,) and scale above 0, (2,) or a number, got {loc} and {scale}")
     steps = (torch.arange(size).double() + 0.5) / size
     axis = torch.special.ndtri(steps).to(loc)
     right, up = (loc[d] + spread.expand(2)[d] * axis for d in range(2))
@@ -70,10 +69,10 @@ def interpolation(
         starts: codes at the start, shape (P, D).
         ends: codes at the end, shape (P, D).
         num_steps: codes on a path, both ends included; at least 2.
-        images: the images that the codes are of, shape (P, 2, H, W) or (P, 2, 3, H, W), shown on the left and on the
-            right; none if None.
+        images: the encoded images, shape (P, 2, H, W) or (P, 2, 3, H, W), shown on the left and on the right; none if
+            None.
 
-    Raises ValueError for other shapes.
+    Raises ContractError, ValueError or TypeError for other arguments.
 
     Example:
 
@@ -109,12 +108,12 @@ def path(starts: Tensor, ends: Tensor, num_steps: int, spherical: bool = False) 
     they have the same or opposite directions, there is no single great circle, and the path is straight.
 
     Args:
-        starts: a, shape (P, D).
-        ends: b, shape (P, D).
+        starts: a, floating and finite, shape (P, D), with P of at least 1.
+        ends: b, as a.
         num_steps: at least 2.
         spherical: which path.
 
-    Raises ValueError for other shapes.
+    Raises ContractError, ValueError or TypeError for other arguments.
 
     Source: White 2016, "Sampling Generative Networks", section 2.1.
 
@@ -126,21 +125,35 @@ def path(starts: Tensor, ends: Tensor, num_steps: int, spherical: bool = False) 
                  [0.7071, 0.7071],
                  [0.0000, 1.0000]]])
     """
-    if starts.dim() != 2 or starts.shape != ends.shape or num_steps < 2:
+    starts, ends = _codes(starts, "starts"), _codes(ends, "ends")
+    if starts.dim() != 2 or starts.shape != ends.shape or len(starts) == 0 or require_count("num_steps", num_steps) < 2:
         raise ValueError(
-            f"expected starts and ends of shape (P, D) and num_steps of at least 2, got {tuple(starts.shape)}, "
-            f"{tuple(ends.shape)} and {num_steps}"
+            f"expected starts and ends of shape (P, D), P >= 1, and num_steps of at least 2, got "
+            f"{tuple(starts.shape)}, {tuple(ends.shape)} and {num_steps}"
         )
     t = torch.linspace(0, 1, num_steps).to(starts).reshape(-1, 1)
     a, b = starts.unsqueeze(1), ends.unsqueeze(1)
     straight = (1 - t) * a + t * b
     if not spherical:
         return straight
-    cosine = torch.nn.functional.cosine_similarity(a, b, -1).clamp(-1, 1).unsqueeze(-1)
-    angle = cosine.acos()
-    circle = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
+    angle, share = _angle(a.double(), b.double()), t.double()  # float32 is not enough near opposite directions
+    circle = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
     apart = (angle.sin() > 1e-3) & (a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True) > 0)
-    return torch.where(apart, circle, straight)
+    return torch.where(apart, circle.to(straight), straight)
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    """The angle between a and b, (..., D) -> (..., 1), accurate for all angles (Kahan)."""
+    a, b = (torch.nn.functional.normalize(v, dim=-1) for v in (a, b))
+    return 2 * torch.atan2((a - b).norm(dim=-1, keepdim=True), (a + b).norm(dim=-1, keepdim=True))
+
+
+def _codes(value: Tensor, name: str) -> Tensor:
+    """Codes as a tensor. Raises ContractError unless they are floating and finite."""
+    codes = as_column(value, name)
+    if not codes.is_floating_point() or not codes.isfinite().all():
+        raise ContractError(f"expected {name} to be floating and finite, got {codes.dtype}; pass {name}.float()")
+    return codes
 
 
 @torch.no_grad()

@@ -182,6 +182,14 @@ def test_fit_gives_the_errors_of_principal_components_on_mnist():
         assert rest.double().square().sum(1).mean().item() == pytest.approx(error, abs=0.01)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-5])
+def test_fit_finds_noise_that_is_small_beside_the_components_in_float32(scale):
+    torch.manual_seed(0)
+    x = torch.randn(2000, 1) + scale * torch.randn(2000, 3)
+    found = LinearGaussian.fit(x.numpy(), latent_dim=1).log_scale.exp().item()
+    assert found == pytest.approx(scale, rel=4 / (2 * 4000) ** 0.5)
+
+
 @pytest.mark.parametrize(
     ("x", "latent_dim", "message"),
     [

@@ -7,9 +7,9 @@ import torch
 
 import ppvae
 from ppvae.evaluation.likelihood.annealing import Annealing
-from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
+from ppvae.guides import FlowGuide, MeanFieldGaussian, PointGuide, planar
 from ppvae.models import AutoregressiveFlow, FullMixture, GaussianVAE, MixtureOfGaussians, VampPrior
-from ppvae.nn import MLP
+from ppvae.nn import MLP, JointMLP
 
 
 def vamp_pair():
@@ -52,6 +52,18 @@ def test_vamp_prior_holds_its_guide_as_a_partner():
         ppvae.check_pair(copy.deepcopy(model), copy.deepcopy(guide), x)
 
 
+def test_full_mixture_takes_codes_with_an_element_that_is_constant():
+    codes = torch.tensor([[0.0, 3.0], [1.0, 3.0], [2.0, 3.0]])
+    torch.testing.assert_close(FullMixture.fit(codes.numpy(), 1).locs, torch.tensor([[1.0, 3.0]]))
+
+
+def test_vamp_prior_refuses_a_point_mass_and_a_guide_with_conditions():
+    with pytest.raises(ppvae.ContractError, match="density in VampPrior, got PointGuide"):
+        VampPrior(PointGuide(MLP(5, [], 2)), torch.rand(3, 5))(torch.zeros(1))
+    with pytest.raises(ValueError, match=r"guide of x alone.*MeanFieldGaussian with the conditions \('c',\)"):
+        VampPrior(MeanFieldGaussian(JointMLP([5, 1], [], 4), "c"), torch.rand(3, 5))
+
+
 def test_vamp_prior_refuses_a_guide_that_cannot_score():
     guide = FlowGuide(MLP(5, [], 7), planar(2, 3), 2)
     with pytest.raises(ValueError, match=r"AmortizedGuide with log_prob at arbitrary values.*FlowGuide"):
@@ -78,8 +90,9 @@ def mixture_draws(rows=4000):
     return correlated + torch.where(second, 10.0, 0.0).unsqueeze(-1), second
 
 
-def test_full_mixture_of_one_component_is_the_gaussian_of_largest_likelihood():
-    codes, _ = mixture_draws()
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_full_mixture_of_one_component_is_the_gaussian_of_largest_likelihood(scale):
+    codes = mixture_draws()[0] * scale
     found = FullMixture.fit(codes, components=1)(codes)
     exact = torch.distributions.MultivariateNormal(codes.mean(0), torch.cov(codes.T, correction=0))
     torch.testing.assert_close(found.log_prob(codes[:5]), exact.log_prob(codes[:5]), rtol=1e-5, atol=1e-5)
@@ -118,8 +131,13 @@ def test_full_mixture_makes_a_vae_that_is_sampled_weighed_and_saved():
 
 
 def test_full_mixture_refuses_other_codes_and_shapes():
-    for codes, components in ((torch.zeros(5), 1), (torch.full((5, 2), torch.nan), 1), (torch.zeros(5, 2), 6)):
-        with pytest.raises(ValueError, match=r"expected finite codes \(N, D\) and components from 1 to N, got"):
-            FullMixture.fit(codes, components)
+    for codes in (torch.zeros(5), torch.full((5, 2), torch.nan), torch.zeros(1, 2), torch.ones(5, 2).long()):
+        with pytest.raises(ValueError, match=r"expected floating, finite codes \(N, D\), N >= 2, got"):
+            FullMixture.fit(codes, 1)
+    with pytest.raises(ValueError, match=r"components from 1 to 5, the number of codes, got 6"):
+        FullMixture.fit(torch.zeros(5, 2), 6)
+    for weights in (torch.ones(3), torch.tensor([1.0, -1.0])):
+        with pytest.raises(ValueError, match=r"positive weights \(C,\)"):
+            FullMixture(weights, torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2))
     with pytest.raises(ValueError, match=r"scale_trils \(C, D, D\), got \(2,\), \(2, 3\) and \(2, 3\)"):
         FullMixture(torch.ones(2), torch.zeros(2, 3), torch.ones(2, 3))

@@ -70,7 +70,8 @@ class CodeSparsity(Penalty):
 
     Raises:
         ValueError: a weight or a target out of range.
-        ContractError: an element of a code is below 0 or above 1.
+        ContractError: an element of a code is below 0 or above 1. During training the term is NaN then, and
+            :func:`ppvae.fit` stops.
 
     Source: Ng 2011, "Sparse autoencoder" (lecture notes); Lee, Ekanadham and Ng 2008, "Sparse Deep Belief Net Model
     for Visual Area V2".
@@ -93,7 +94,8 @@ class CodeSparsity(Penalty):
     def penalty(self, particles: Particles) -> Tensor:
         """The weighted sum over the code's elements, a scalar."""
         z, target = draws(particles, self.site), self.target
-        if particles.source.waits and not ((z >= 0) & (z <= 1)).all():
+        inside = ((z >= 0) & (z <= 1)).all()
+        if particles.source.waits and not inside:
             raise ContractError(
                 f"expected a code {self.site!r} between 0 and 1, got values from {z.min():.3g} to {z.max():.3g}; end "
                 "the encoder with torch.nn.Sigmoid(), or use CodeNorm(weight, power=1)"
@@ -101,7 +103,7 @@ class CodeSparsity(Penalty):
         smallest = torch.finfo(z.dtype).eps
         active = z.mean((0, 1)).clamp(smallest, 1 - smallest)
         terms = target * (target / active).log() + (1 - target) * ((1 - target) / (1 - active)).log()
-        return value_at(self.weight, particles.step) * terms.sum()
+        return value_at(self.weight, particles.step) * torch.where(inside, terms.sum(), torch.nan)
 
 
 class ContractivePenalty(Penalty):

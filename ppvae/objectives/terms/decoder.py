@@ -19,8 +19,11 @@ class DecoderWeights(Penalty):
 
     Part: "decoder_weights".
 
+    A decoder whose output does not depend on the length of its weights, such as ``ppvae.nn.Dictionary``, escapes it.
+
     Args:
         weight: at least 0, or a schedule.
+        site: not read, since the parameters belong to all latents; :func:`rae` gives every penalty the site.
 
     Raises ContractError for a model without parameters.
 
@@ -35,7 +38,7 @@ class DecoderWeights(Penalty):
     label = "decoder_weights"
     reparameterised = over_batch = False
 
-    def __init__(self, weight: float | Schedule):
+    def __init__(self, weight: float | Schedule, site: str | None = None):
         require_weight("weight", weight)
         self.weight = weight
 

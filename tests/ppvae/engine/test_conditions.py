@@ -34,16 +34,16 @@ def test_signature_requires_the_names_but_the_label_which_has_its_place():
     assert signature.parameters["angle"].default is inspect.Parameter.empty
 
 
-@pytest.mark.parametrize("names", ["x", ["angle", "angle"], ["an angle"], [3], [""]])
+@pytest.mark.parametrize("names", ["x", ["angle", "angle"], ["an angle"], [3], [""], "class", "step", "self"])
 def test_names_that_are_no_conditions_are_refused(names):
-    with pytest.raises(ValueError, match="expected different names of conditions"):
+    with pytest.raises(ValueError, match="expected distinct identifiers as names of conditions"):
         Conditions(names)
 
 
 def test_values_refuse_a_missing_condition_and_missing_labels():
     with pytest.raises(ppvae.ContractError, match=r"\['angle'\] of the model, got \['angel'\].*angle=\.\.\."):
         Conditions("angle").values("the model", None, {"angel": ANGLE})
-    with pytest.raises(ppvae.ContractError, match=r"the model needs labels.*every label known"):
+    with pytest.raises(ppvae.ContractError, match=r"every label known, since the model is conditional on the class"):
         Conditions("y").values("the model", None, {})
 
 
@@ -112,8 +112,52 @@ def test_functions_refuse_data_of_which_a_class_conditional_pair_lacks_labels(y)
         lambda: ppvae.ELBO().differentiable_loss(model, guide, data.x, y),
     ]
     for call in calls:
-        with pytest.raises(ppvae.ContractError, match=r"^(ConditionalVAE|MeanFieldGaussian) needs labels"):
+        with pytest.raises(
+            ppvae.ContractError, match=r"every label known, since (ConditionalVAE|MeanFieldGaussian) is"
+        ):
             call()
+
+
+def test_functions_refuse_a_label_outside_of_the_classes_of_a_class_conditional_pair():
+    model, guide, batch = ALL_PAIRS["class_conditional"].make_batch()
+    x, y = batch.x.repeat(5, 1, 1), torch.zeros(5 * len(batch), dtype=torch.long)
+    y[-1] = 99
+    for call in calls_of(model, guide, ppvae.Dataset(x, y)):
+        with pytest.raises(ppvae.ContractError, match=r"labels go from 0 to 99: the networks may be made for fewer"):
+            call()
+    with pytest.raises(ppvae.ContractError, match=r"labels from 0, or -1 where unknown, got -2 to 0"):
+        ppvae.log_marginal(model, guide, x, y.clamp(max=0) - 2 * (y > 0))
+
+
+def test_functions_refuse_a_missing_value_of_a_condition_that_the_networks_do_not_take():
+    model, guide, batch = ALL_PAIRS["conditional_vae"].make_batch()
+    x, angle = batch.x.repeat(5, 1, 1), batch.given["angle"].repeat(5, 1)
+    angle[-1, 0] = torch.nan
+    for call in calls_of(model, guide, ppvae.Dataset(x, angle=angle)):
+        with pytest.raises(ppvae.ContractError, match=r"'angle'.*missing elements \(NaN\)"):
+            call()
+    with pytest.raises(ppvae.ContractError, match=r"finite condition 'angle', got infinity first in row 29"):
+        ppvae.features(guide, x, angle=angle.nan_to_num(torch.inf))
+
+
+def test_functions_name_a_condition_of_another_type_than_the_parameters():
+    model, guide, batch = ALL_PAIRS["conditional_vae"].make_batch()
+    for call in calls_of(model, guide, ppvae.Dataset(batch.x, angle=batch.given["angle"].long())):
+        with pytest.raises(ppvae.ContractError, match=r"'angle' is torch.int64 .* torch.float64: pass angle.double"):
+            call()
+
+
+def calls_of(model, guide, data):
+    given = data.given if data.y is None else {"y": data.y}
+    return (
+        lambda: ppvae.check_pair(model, guide, data),
+        lambda: ppvae.fit(model, guide, ppvae.ELBO(), data, epochs=1, progress=False),
+        lambda: ppvae.log_marginal(model, guide, data),
+        lambda: ppvae.evaluate_loss(ppvae.ELBO(), model, guide, data),
+        lambda: ppvae.features(guide, data),
+        lambda: ppvae.reconstruct(model, guide, data),
+        lambda: ppvae.sample(model, len(data), **given),
+    )
 
 
 def test_network_without_room_for_the_condition_says_so():

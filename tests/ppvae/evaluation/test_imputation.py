@@ -9,9 +9,11 @@ from pyro import distributions as dist
 from torch import nn
 
 import ppvae
+from ppvae.distributions.elements import SummedElements
 from ppvae.distributions.gaussians import standard_normal
 from ppvae.distributions.likelihoods import Bernoulli, Gaussian
 from ppvae.distributions.missing import ObservedElements
+from ppvae.engine.tracing import signature_of
 from ppvae.guides import LabelGuide, LabelStyleGuide, MeanFieldGaussian
 from ppvae.models import GaussianVAE, LinearGaussian
 from ppvae.nn import MLP, FillMissing, LabelledMLP
@@ -117,17 +119,73 @@ def test_impute_gives_complete_data_back_whether_or_not_the_likelihood_takes_mis
     assert torch.equal(found.samples, x.expand(5, -1, -1))
 
 
+class WithMissing(ppvae.Model):
+    """A model of data with missing elements, from a model whose elements of x are independent given the latents."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, *args, **given):
+        with _ObservedAlone():
+            self.inner(x, *args, **given)
+
+    forward.conditions_named_by = lambda module: signature_of(module.inner)
+
+
+class _ObservedAlone(pyro.poutine.messenger.Messenger):
+    def _pyro_sample(self, msg):
+        fn = msg["fn"]
+        if msg["name"] == "x":
+            summed = isinstance(fn, SummedElements)
+            single = fn.with_shape(fn.batch_shape + fn.event_shape, 0) if summed else fn.base_dist
+            msg["fn"] = ObservedElements(single, fn.event_dim)
+
+
+class OfFilled(ppvae.Guide):
+    """A guide of data in which missing elements are replaced by 0."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, *args, **given):
+        self.inner(x.nan_to_num(0.0), *args, **given)
+
+    forward.conditions_named_by = lambda module: signature_of(module.inner)
+
+
 @pytest.mark.parametrize("name", ALL_PAIRS)
-def test_impute_takes_every_pair(name):
+def test_impute_of_every_pair_has_draws_with_its_mean(name):
+    """Draws are resampled from the particles that the mean is weighted over: they differ by the error of the draws."""
     pair = ALL_PAIRS[name]
     model, guide, batch = pair.make_batch()
-    for kind in pair.kinds(batch).values():
-        found = ppvae.impute(model, guide, kind, num_samples=2, num_particles=30)
-        seen = ~batch.x.isnan()
-        assert torch.equal(found.mean[seen], batch.x[seen])
-        assert torch.isfinite(found.samples).all()
-        assert found.samples.shape == (2, *batch.x.shape)
+    missing = batch.x.isnan()
+    if not missing.any():
+        model, guide = WithMissing(model), OfFilled(guide)
+        torch.manual_seed(0)
+        missing = torch.rand(batch.x.shape) < 0.3
+        missing.flatten(1)[:, 0], missing.flatten(1)[:, 1] = True, False
+    for kind in pair.kinds(batch.with_x(batch.x.masked_fill(missing, NAN))).values():
+        found = ppvae.impute(model, guide, kind, num_samples=1000, num_particles=30)
+        assert torch.equal(found.mean[~missing], kind.x[~missing])
+        tolerance = 5 * (found.samples.std(0) / 1000**0.5)[missing] + 5 / 1000  # a pixel may be set in no draw
+        assert ((found.samples.mean(0)[missing] - found.mean[missing]).abs() <= tolerance).all()
         assert ((found.ess > 0.99) & (found.ess < 30.01)).all()
+
+
+@pytest.mark.parametrize("particles", [1, 2, 5])
+def test_standard_error_is_that_of_few_particles_too(particles):
+    """With the exact posterior as guide all weights are equal: the mean of the squared errors is the variance."""
+    model, x = incomplete()
+    found = [ppvae.impute(model, Exact(model), x, num_particles=particles, seed=seed) for seed in range(300)]
+    missing = x.isnan()
+    means, errors = (torch.stack([getattr(one, name)[missing] for one in found]) for name in ("mean", "standard_error"))
+    if particles == 1:
+        assert errors.isnan().all()
+    else:
+        ratio = errors.square().mean() / means.var(0).mean()
+        assert ratio.item() == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 10_000])

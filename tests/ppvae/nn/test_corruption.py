@@ -8,7 +8,7 @@ import ppvae
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.guides import PointGuide
 from ppvae.models import GaussianVAE
-from ppvae.nn import MLP, CorruptInput, GaussianNoise, MaskingNoise
+from ppvae.nn import MLP, CorruptInput, FillMissing, GaussianNoise, MaskingNoise
 
 
 def test_corrupt_input_changes_the_encoders_input_in_training_mode_alone():
@@ -26,6 +26,24 @@ def test_masking_noise_hides_each_element_with_its_probability():
     assert set(found.unique().tolist()) == {0.0, 3.0}
     assert abs((found == 0).double().mean() - 0.3) < 4 * (0.3 * 0.7 / x.numel()) ** 0.5
     assert (x == 3).all()
+
+
+def test_masking_noise_leaves_missing_elements_missing():
+    x = torch.tensor([[torch.nan, 1.0]])
+    torch.testing.assert_close(MaskingNoise(1.0)(x), torch.tensor([[torch.nan, 0.0]]), equal_nan=True)
+
+
+def test_encoder_of_corrupted_or_filled_data_takes_conditions():
+    x, condition = torch.tensor([[torch.nan, 1.0]]), torch.tensor([[3.0]])
+    found = CorruptInput(FillMissing(Both()), MaskingNoise(1.0))(x, condition)
+    assert found.tolist() == [[0.0, 0.0, 0.0, 1.0, 3.0]]
+
+
+class Both(nn.Module):
+    """x and a condition, next to each other."""
+
+    def forward(self, x, condition):
+        return torch.cat([x, condition], 1)
 
 
 def test_gaussian_noise_has_its_scale():

@@ -22,6 +22,11 @@ def test_squared_jacobian_without_probes_is_that_of_the_whole_matrix():
     torch.testing.assert_close(squared_jacobian(net(x), x, 1, None), exact(net, x))
 
 
+def test_squared_jacobian_takes_rows_without_events():
+    x = torch.randn(4).double().requires_grad_()
+    torch.testing.assert_close(squared_jacobian(x.square(), x, 1, None), 4 * x.square())
+
+
 def test_squared_jacobian_takes_events_and_rows_of_any_dimensions():
     net, x = network(), torch.randn(2, 4, 5).double().requires_grad_()
     output = net(x).unflatten(-1, (3, 1))

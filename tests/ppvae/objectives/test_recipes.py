@@ -74,6 +74,10 @@ def test_rae_is_the_distortion_half_the_squared_code_and_a_penalty_of_the_decode
     torch.testing.assert_close(found, distortion + 0.3 * code + penalty(0.2).penalty(particles))
 
 
+def test_rae_gives_its_terms_the_site():
+    assert [term.site for term in ppvae.rae(penalty=ppvae.DecoderGradient, site="w").regularisers] == ["w", "w"]
+
+
 def test_beta_tcvae_is_the_distortion_and_three_weighted_parts():
     particles = particles_of()
     parts = ppvae.TCDecomposition(100).decompose(particles)

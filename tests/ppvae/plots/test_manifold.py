@@ -1,9 +1,12 @@
 """Images along grids and paths of codes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+import ppvae
 from ppvae import plots
 from ppvae.plots.manifold import path
 
@@ -48,10 +51,19 @@ def test_latent_manifold_shows_z0_to_the_right_and_z1_upwards(colours):
 
 
 @pytest.mark.parametrize(
-    ("size", "loc", "scale"), [(0, None, None), (3, torch.zeros(3), None), (3, torch.zeros(2), torch.ones(3))]
+    ("size", "loc", "scale", "error", "message"),
+    [
+        (0, None, None, ValueError, "size"),
+        (2.5, None, None, TypeError, "size"),
+        (3, torch.zeros(3), None, ValueError, r"loc \(2,\) and scale above 0"),
+        (3, torch.zeros(2), torch.ones(3), ValueError, r"loc \(2,\) and scale above 0"),
+        (3, None, 0.0, ValueError, r"scale above 0.*0\.0"),
+        (3, None, torch.nan, ValueError, r"scale above 0.*nan"),
+        (3, torch.tensor([3, -1]), 0.5, ppvae.ContractError, r"loc to be floating.*int64.*loc\.float\(\)"),
+    ],
 )
-def test_latent_manifold_refuses_other_sizes_and_shapes(size, loc, scale):
-    with pytest.raises(ValueError, match="expected size of at least 1, loc"):
+def test_latent_manifold_refuses_other_arguments(size, loc, scale, error, message):
+    with pytest.raises(error, match=message):
         plots.latent_manifold(lambda z: torch.zeros(len(z), 2, 2), size, loc, scale)
 
 
@@ -73,6 +85,12 @@ def test_path_on_a_great_circle_keeps_the_length_and_turns_by_equal_angles():
     torch.testing.assert_close(found.norm(dim=-1), torch.full((6, 5), 3.0).double())
     cosines = (found[:, 1:] * found[:, :-1]).sum(-1) / 9
     torch.testing.assert_close(cosines, cosines[:, :1].expand(-1, 4))
+
+
+def test_path_keeps_the_length_near_the_opposite_direction_in_float32():
+    turned = math.pi - 1.1e-3
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.cos(turned), math.sin(turned)]])
+    torch.testing.assert_close(path(a, b, 5, spherical=True).norm(dim=-1), torch.ones(1, 5), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("end", [[2.0, 0.0], [-2.0, 0.0], [1.0, 1e-5], [0.0, 0.0]])
@@ -100,8 +118,9 @@ def test_interpolation_refuses_other_shapes():
         return torch.zeros(len(z), 4, 4)
 
     codes = torch.zeros(2, 3)
-    for starts, ends, steps in ((codes, torch.zeros(1, 3), 3), (codes, codes, 1), (codes[0], codes[0], 3)):
-        with pytest.raises(ValueError, match=r"starts and ends of shape \(P, D\) and num_steps of at least 2"):
+    wrong = ((codes, torch.zeros(1, 3), 3), (codes, codes, 1), (codes[0], codes[0], 3), (codes[:0], codes[:0], 3))
+    for starts, ends, steps in wrong:
+        with pytest.raises(ValueError, match=r"starts and ends of shape \(P, D\), P >= 1, and num_steps of at least 2"):
             plots.interpolation(decode, starts, ends, steps)
     with pytest.raises(ValueError, match=r"images of shape \(2, 2, 4, 4\), got \(2, 2, 5, 5\)"):
         plots.interpolation(decode, codes, codes, 3, torch.zeros(2, 2, 5, 5))

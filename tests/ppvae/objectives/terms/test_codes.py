@@ -66,6 +66,20 @@ def test_code_sparsity_refuses_a_code_outside_0_to_1():
         penalty_of(ppvae.CodeSparsity(1.0), model, guide, x)
 
 
+def test_code_sparsity_stops_a_training_in_which_a_code_leaves_0_to_1():
+    model, guide, x = autoencoder()
+    guide.encoder = nn.Sequential(guide.encoder, nn.Sigmoid(), Grow())
+    with pytest.raises(ppvae.NonFiniteLossError):
+        ppvae.fit(model, guide, ppvae.Reconstruction() + ppvae.CodeSparsity(1.0), x, epochs=3, progress=False)
+
+
+class Grow(nn.Module):
+    """Codes from 0 to 1 in evaluation mode, where they are checked, and beyond in training mode."""
+
+    def forward(self, z):
+        return 3 * z if self.training else z
+
+
 @pytest.mark.parametrize("weight", [2.5, ppvae.warm_up(10, 5.0)])
 def test_contractive_penalty_is_autograds_jacobian(weight):
     model, guide, x = autoencoder()
