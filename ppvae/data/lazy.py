@@ -10,6 +10,7 @@ from ppvae.data.factors import Factors
 from ppvae.errors import DataError
 
 ROWS = 256  # made at once: their intermediate results stay in a core's cache
+SPREAD_ROWS = 10_000
 
 
 class LazyImages(ABC):
@@ -153,3 +154,15 @@ class MappedImages(LazyImages):
 
     def _read(self, index: Tensor) -> Tensor:
         return self.array[index]
+
+
+def spread(x: LazyImages) -> slice:
+    """At most ``SPREAD_ROWS`` rows, spread over all.
+
+    Example:
+
+        >>> from ppvae.data.sprites import Sprites
+        >>> len(range(737_280)[spread(Sprites())]) <= SPREAD_ROWS
+        True
+    """
+    return slice(None, None, -(-len(x) // SPREAD_ROWS))

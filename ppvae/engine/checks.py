@@ -187,6 +187,20 @@ def check_observes(traced: poutine.Trace) -> None:
         )
 
 
+def likelihood_of(model: nn.Module, batch: Batch) -> Any:
+    """p(x | z) of the first datum at a draw of the prior. Raises ContractError where the model fails or has none.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> likelihood_of(LinearGaussian(torch.eye(2), torch.zeros(2)), Batch(torch.zeros(3, 2))).event_shape
+        torch.Size([2])
+    """
+    traced = run("model", model, batch.rows(slice(0, 1)))
+    check_observes(traced)
+    return traced.nodes[OBSERVED]["fn"]
+
+
 def check_match(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     """Raise ContractError unless model and guide have the same latents, over the same spaces.
 

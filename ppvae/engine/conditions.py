@@ -80,7 +80,7 @@ class Conditions:
             )
         if LABEL in self.names and y is None:
             raise ContractError(
-                f"expected every label known, since {owner} is conditional on the class, but some or all are not; pass "
-                "y without -1. An objective that reads q(y | x), such as ClassifierLoss, needs a pair that has it"
+                f"{owner} needs labels, every one of them known, since it is conditional on the class; pass y without "
+                "-1. An objective that reads q(y | x), such as ClassifierLoss, needs a pair that has it"
             )
         return tuple(y if name == LABEL and y is not None else given[name] for name in self.names)

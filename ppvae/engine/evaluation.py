@@ -14,7 +14,7 @@ from ppvae.engine.density_checks import check_values
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
 from ppvae.engine.sites import Site, sites_of
-from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
+from ppvae.engine.tracing import OBSERVED
 from ppvae.errors import ContractError
 
 
@@ -96,6 +96,10 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
     data_checks.check_label_range(model, batch)
     if simulate:
         few = _drawn(model, few)
+    else:
+        likelihood = checks.likelihood_of(model, batch)
+        data_checks.check_event_shape(likelihood, batch.x)
+        data_checks.check_support(likelihood, batch.x)
     if guide is None:
         _check_model(model, few)
         sites = [*Pair(model, None).prior(few, 1).values()]
@@ -105,10 +109,6 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         sites = [*particles.guide.values(), *particles.model.values()]
     _check_precision(sites)
     check_values(sites, few)
-    if not simulate:
-        likelihood = _likelihood(model, few.kinds()[0].rows(slice(0, 1)))
-        data_checks.check_event_shape(likelihood, batch.x)
-        data_checks.check_support(likelihood, batch.x)
 
 
 def _drawn(model: Any, few: Batch) -> Batch:
@@ -138,8 +138,3 @@ def _check_precision(sites: Iterable[Site]) -> None:
                 "densities in that type is off by nats. Convert the pair and the data by .float(); nn.Autocast runs "
                 "products of a network alone in bfloat16"
             )
-
-
-def _likelihood(model: Any, one: Batch) -> Any:
-    """p(x | z) of one datum, at a draw of the prior."""
-    return sample_nodes(trace(model, arguments(model, one), 1))[OBSERVED]["fn"]

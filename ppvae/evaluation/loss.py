@@ -19,6 +19,7 @@ from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair, first_parameter
 from ppvae.engine.tracing import arguments
 from ppvae.errors import ContractError, DataError, require_count
+from ppvae.evaluation.rows import check_rows
 from ppvae.objectives.base import Objective, Parts
 
 AT_ONCE = 500  # rows
@@ -92,6 +93,7 @@ def evaluate_parts(
     data, parameter = dataset_for(data, "data", model, guide), first_parameter(model, guide)
     data = data if parameter is None else data.to(parameter.device)
     with evaluation_mode(model, guide, device=data.x.device, seed=seed):
+        check_rows(model, data)
         check_all(model, guide, data.batch(data.rows_to_check()))
     return parts_over(objective, model, guide, data, batch_size, seed, step)
 

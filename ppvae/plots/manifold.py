@@ -6,8 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae.engine.columns import as_column
-from ppvae.errors import ContractError, require_count
+from ppvae.errors import require_count
 from ppvae.plots.images import image_grid
 
 Decode = Callable[[Tensor], Tensor]
@@ -30,7 +29,7 @@ def latent_manifold(
         scale: standard deviations, shape (2,) or a number, above 0; 1, the prior's, if None; ``codes.std(0)`` of an
             autoencoder.
 
-    Codes have the type and device of ``loc``. Raises ContractError, ValueError or TypeError for other arguments.
+    Codes have the type and device of ``loc``. Raises ValueError or TypeError for other arguments.
 
     Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes", figure 4.
 
@@ -72,7 +71,7 @@ def interpolation(
         images: the encoded images, shape (P, 2, H, W) or (P, 2, 3, H, W), shown on the left and on the right; none if
             None.
 
-    Raises ContractError, ValueError or TypeError for other arguments.
+    Raises ValueError or TypeError for other arguments.
 
     Example:
 
@@ -113,7 +112,7 @@ def path(starts: Tensor, ends: Tensor, num_steps: int, spherical: bool = False) 
         num_steps: at least 2.
         spherical: which path.
 
-    Raises ContractError, ValueError or TypeError for other arguments.
+    Raises ValueError or TypeError for other arguments.
 
     Source: White 2016, "Sampling Generative Networks", section 2.1.
 
@@ -149,10 +148,10 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _codes(value: Tensor, name: str) -> Tensor:
-    """Codes as a tensor. Raises ContractError unless they are floating and finite."""
-    codes = as_column(value, name)
+    """Codes as a tensor. Raises ValueError unless they are floating and finite."""
+    codes = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.get_default_dtype())
     if not codes.is_floating_point() or not codes.isfinite().all():
-        raise ContractError(f"expected {name} to be floating and finite, got {codes.dtype}; pass {name}.float()")
+        raise ValueError(f"expected {name} to be floating and finite, got {codes.dtype}; pass {name}.float()")
     return codes
 
 

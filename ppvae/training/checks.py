@@ -1,23 +1,16 @@
 """What fit checks of its pair and its data before the first step."""
 
-from collections.abc import Iterator
-
 import pyro
 from pyro.infer import Trace_MMD
-from torch import Tensor, nn
+from torch import nn
 
-from ppvae.data import Dataset, LazyImages
-from ppvae.engine.batch import Batch
+from ppvae.data import Dataset
 from ppvae.engine.contract import check_batch
-from ppvae.engine.data_checks import check_label_range, check_support
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair
-from ppvae.engine.tracing import OBSERVED, distribution_at
 from ppvae.errors import ContractError
+from ppvae.evaluation.rows import check_rows
 from ppvae.objectives.base import Objective
-from ppvae.training.describe import spread
-
-AT_ONCE = 2**23  # numbers checked at once, 32 MB as float32
 
 
 def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
@@ -36,13 +29,8 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
         >>> check_data(model, guide, Dataset(torch.zeros(8, 2)))
     """
     with evaluation_mode(model, guide, device=data.x.device, seed=0):
-        batch = data.batch(data.rows_to_check())
-        check_label_range(model, Batch(batch.x, data.y, batch.given))
-        check_batch(model, guide, batch)
-        likelihood = distribution_at(model, OBSERVED, batch.kinds()[0].rows(slice(0, 1)))
-        if data.binarization != "dynamic" or data.has_missing:
-            for start, x in _blocks(data):
-                check_support(likelihood, x, first_row=start)
+        check_rows(model, data)
+        check_batch(model, guide, data.batch(data.rows_to_check()))
 
 
 def check_objective(objective: object, model: nn.Module, guide: nn.Module, data: Dataset) -> None:
@@ -86,11 +74,3 @@ def check_num_data(objective: object, data: Dataset) -> None:
                 f"expected {type(term).__name__} with num_data={len(data)}, the rows of the training set, got "
                 f"{term.num_data}"
             )
-
-
-def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:
-    """The number of the first row and the grey values of each of several parts."""
-    every = spread(data.x).step if isinstance(data.x, LazyImages) else 1
-    step = every * max(1, AT_ONCE // max(1, data.x.shape[1:].numel()))
-    for start in range(0, len(data), step):
-        yield start, data.grey(slice(start, start + step, every))

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.data import Dataset, LazyImages
+from ppvae.data.lazy import spread
 from ppvae.engine.player import Player
 from ppvae.training.backends import Descent
 from ppvae.training.moments import group_options
 from ppvae.training.optimizers import schedule_of
 
-ROWS = 10_000  # digested of images that are made or read when they are indexed, at most
 SCHEDULE_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 _PYROS_OWN = {"max_plate_nesting", "ignore_jit_warnings", "strict_enumeration_warning", "jit_options", "retain_graph"}
 _DEPTH = 8
@@ -191,15 +191,3 @@ def digest(x: Tensor | LazyImages) -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     of_form = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
     return hashlib.sha256(of_form + flat.numpy().tobytes()).hexdigest()[:16]
-
-
-def spread(x: LazyImages) -> slice:
-    """At most ``ROWS`` rows, spread over all.
-
-    Example:
-
-        >>> from ppvae.data.sprites import Sprites
-        >>> len(range(737_280)[spread(Sprites())]) <= ROWS
-        True
-    """
-    return slice(None, None, -(-len(x) // ROWS))

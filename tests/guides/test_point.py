@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
 import ppvae
 from ppvae.distributions.likelihoods import Gaussian
@@ -75,3 +76,10 @@ def test_autoencoder_with_a_fitted_prior_is_sampled_from_it():
     assert ppvae.sample(model, 4).shape == (4, 8, 8)
     with pytest.raises(ppvae.ContractError, match="point mass"):
         ppvae.log_marginal(model, guide, x)
+
+
+@pytest.mark.parametrize("estimator", [Trace_ELBO, TraceMeanField_ELBO])
+def test_fit_by_pyros_estimators_refuses_a_point_mass(estimator):
+    model, guide, x = pair()
+    with pytest.raises(ppvae.ContractError, match="point mass"):
+        ppvae.fit(model, guide, estimator(), x, epochs=1, progress=False)

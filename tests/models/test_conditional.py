@@ -9,7 +9,7 @@ import ppvae
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.guides import FullRankGaussian, MeanFieldGaussian
 from ppvae.models import ConditionalVAE
-from ppvae.nn import MLP, JointMLP, LabelledMLP
+from ppvae.nn import MLP, JointMLP, LabelledLinear, LabelledMLP
 from tests.catalogue import ALL_PAIRS
 
 SIZE, CONDITION, LATENT, NOISE = 5, 3, 2, 0.7
@@ -133,3 +133,27 @@ def test_decode_takes_several_conditions_in_their_order():
 def test_model_without_a_condition_is_refused():
     with pytest.raises(ValueError, match=r"expected the name of a condition, got none; GaussianVAE"):
         ConditionalVAE(LabelledMLP(LATENT, 3, [8], 4), LATENT, ())
+
+
+def test_log_marginal_of_a_class_conditional_model_is_its_evidence_given_the_class():
+    """x = W z + v_y + b + noise: log p(x | y) is a Gaussian density with a mean for each class."""
+    torch.manual_seed(0)
+    decoder = LabelledLinear(LATENT, 3, SIZE)
+    model = ConditionalVAE(decoder, LATENT, "y", Gaussian(NOISE)).double()
+    guide = MeanFieldGaussian(LabelledMLP(SIZE, 3, [8], 2 * LATENT), "y").double()
+    x, y = torch.randn(5, SIZE).double(), torch.tensor([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        offset = decoder(torch.zeros(5, LATENT).double(), y)
+        weight = torch.stack([decoder(unit.expand(5, -1), y)[0] for unit in torch.eye(LATENT).double()], 1)
+        weight -= offset[0].unsqueeze(-1)
+    covariance = weight @ weight.T + NOISE**2 * torch.eye(SIZE).double()
+    exact = dist.MultivariateNormal(offset, covariance).log_prob(x)
+    found = ppvae.log_marginal(model, guide, x, y, num_particles=5000)
+    assert found.is_reliable
+    assert ((found.value - exact).abs() <= 4 * found.standard_error).all()
+
+
+def test_prior_network_of_another_length_is_refused():
+    model = ConditionalVAE(JointMLP([7, 3], [], SIZE), 7, "c", prior=MLP(3, [], 6))
+    with pytest.raises(ppvae.ContractError, match=r"prior network of 2 \* 7 features.*got 6"):
+        ppvae.sample(model, 2, c=torch.zeros(2, 3))

@@ -138,6 +138,13 @@ def test_evaluate_loss_takes_the_labels_and_conditions_of_a_data_set(name):
     assert evaluate_loss(ppvae.IWAE(2), case.model, case.exact, data, batch_size=4) == pytest.approx(expected)
 
 
+class NoNumber(ppvae.ELBO):
+    """A loss that is NaN."""
+
+    def parts(self, particles):
+        return {name: part + torch.nan for name, part in super().parts(particles).items()}
+
+
 def test_evaluate_loss_refuses_what_gives_no_number():
     model, guide, x = PAIRS["gaussian_vae"].make()
     early = x.clone()
@@ -146,8 +153,10 @@ def test_evaluate_loss_refuses_what_gives_no_number():
         ppvae.evaluate_loss(ppvae.ELBO(), model, guide, early)
     late = x.repeat(3, 1, 1)
     late[-1] = torch.nan
-    with pytest.raises(ppvae.ContractError, match="a loss that is a number"):
+    with pytest.raises(ppvae.ContractError, match=f"NaN first in row {len(late) - 1}"):
         ppvae.evaluate_loss(ppvae.ELBO(), model, guide, late)
+    with pytest.raises(ppvae.ContractError, match="a loss that is a number"):
+        ppvae.evaluate_loss(NoNumber(), model, guide, x)
     with pytest.raises(TypeError, match="the class ELBO itself"):
         ppvae.evaluate_loss(ppvae.ELBO, model, guide, x)
     with pytest.raises(ValueError, match="batch_size of at least 1, got 0"):

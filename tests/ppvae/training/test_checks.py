@@ -4,56 +4,18 @@ import pytest
 import torch
 
 import ppvae
-from ppvae.data import Dataset, MappedImages
+from ppvae.data import Dataset
+from ppvae.evaluation import rows
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
-from ppvae.training import Validation, checks, describe
+from ppvae.training import Validation, checks
 from tests.catalogue import PAIRS
 from tests.ppvae.training.runs import data_of, run
 
 
-class Recorded(MappedImages):
-    """Records the rows that are read."""
-
-    def __init__(self, array):
-        super().__init__(array)
-        self.read: list[int] = []
-
-    def _read(self, index):
-        self.read += index.tolist()
-        return super()._read(index)
-
-
-def images(rows: int) -> torch.Tensor:
-    return torch.randint(256, (rows, 2, 3), generator=torch.Generator().manual_seed(0)).byte()
-
-
-@pytest.mark.parametrize("at_once", [1, 60, 6 * 999])
-def test_check_data_reads_every_row_in_memory_a_few_at_once(at_once, monkeypatch):
-    monkeypatch.setattr(checks, "AT_ONCE", at_once)
-    x = images(100)
-    parts = list(checks._blocks(Dataset(x)))
-    assert torch.equal(torch.cat([part for _, part in parts]), x / 255)
-    assert max(part.numel() for _, part in parts) <= max(6, at_once)
-    for start, part in parts:
-        assert torch.equal(part[0], x[start] / 255)
-
-
-def test_check_data_reads_rows_spread_over_a_file(monkeypatch):
-    monkeypatch.setattr(checks, "AT_ONCE", 60)
-    monkeypatch.setattr(describe, "ROWS", 30)
-    x = Recorded(images(100))
-    data = Dataset(x)
-    x.read.clear()
-    parts = [part for _, part in checks._blocks(data)]
-    assert x.read == list(range(0, 100, 4))
-    assert torch.equal(torch.cat(parts), x.array[::4] / 255)
-    assert max(map(len, parts)) == 10
-
-
 def test_check_data_checks_the_last_row(monkeypatch):
-    monkeypatch.setattr(checks, "AT_ONCE", 60)
+    monkeypatch.setattr(rows, "AT_ONCE", 60)
     torch.manual_seed(0)
     model, guide = GaussianVAE(MLP(2, [4], (2, 3)), 2), MeanFieldGaussian(MLP((2, 3), [4], 4))
     x = torch.rand(100, 2, 3).round()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import ppvae
-from ppvae.data import Dataset, MappedImages
+from ppvae.data import Dataset, MappedImages, lazy
 from ppvae.training import Eager, adam, players_of
 from ppvae.training.describe import describe, describe_data, describe_players, digest
 from tests.catalogue import OBJECTIVES, PAIRS
@@ -149,9 +149,7 @@ def images(rows: int) -> torch.Tensor:
 
 
 def test_digest_reads_rows_spread_over_a_file(monkeypatch):
-    from ppvae.training import describe as module
-
-    monkeypatch.setattr(module, "ROWS", 30)
+    monkeypatch.setattr(lazy, "SPREAD_ROWS", 30)
     x = images(100)
     found = digest(MappedImages(x))
     assert digest(MappedImages(x.clone())) == found
