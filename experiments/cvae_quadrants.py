@@ -79,7 +79,7 @@ class Config:
     learning_rate: float = 1e-3
     """It falls to 0 on half a cosine."""
     images: int = 1000
-    """Test images for log p(x | seen), at least 1; the values with grey targets are of all test images."""
+    """Test images for log p(x | seen), at least 2; the values with grey targets are of all test images."""
     particles: int = 1000
     seed: int = 0
     device: str = "auto"
@@ -109,6 +109,8 @@ class NoLatents(ppvae.Guide):
 def main(config: Config) -> list[dict]:
     if not set(config.seen) <= {1, 2, 3} or not config.seen:
         raise ValueError(f"expected --seen among 1, 2, 3, got {config.seen}")
+    if config.images < 2:
+        raise ValueError(f"expected at least 2 --images for a standard error, got {config.images}")
     splits = load(config.data)
     for quadrants in config.seen:
         if not finished(config.out / str(quadrants), settings(config)):
@@ -202,8 +204,7 @@ def scores(config: Config, pair: Pair, test: Dataset) -> dict:
     fixed = test.binarized(config.seed).take(slice(0, config.images))
     exact = isinstance(pair[1], NoLatents)
     weights = {"num_particles": 1, "proposal": None} if exact else {"num_particles": config.particles}
-    options = {"keep_weights": False, "seed": config.seed, "progress": True}
-    found = ppvae.log_marginal(*pair, fixed, **weights, **options)
+    found = ppvae.log_marginal(*pair, fixed, **weights, keep_weights=False, seed=config.seed, progress=True)
     return {
         "grey_loss": ppvae.evaluate_loss(elbo, *pair, grey, seed=config.seed),
         "nll": -found.mean,

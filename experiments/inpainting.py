@@ -37,6 +37,7 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import cli, plots
 from ppvae.data import Dataset, load
+from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
 from ppvae.evaluation.likelihood.per_datum import sampling_error
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
@@ -71,6 +72,11 @@ class Config:
 
 
 def main(config: Config) -> dict[str, Any]:
+    if config.particles < MIN_WEIGHTS or config.images < 2:
+        raise ValueError(
+            f"expected at least {MIN_WEIGHTS} --particles for k-hat and 2 --images for a standard error, got "
+            f"{config.particles} and {config.images}"
+        )
     splits, device = load(config.data), resolve_device(config.device)
     train = splits.train.unlabelled()
     torch.manual_seed(config.seed)
@@ -87,7 +93,7 @@ def main(config: Config) -> dict[str, Any]:
         missing = mask(kind, x.shape, config.seed + 1 + number).to(device)
         report[kind] = judged(config, model, guides, x, missing, whole)
         draws(config, model, guides, x, missing).savefig(config.out / f"draws-{kind.replace(' ', '-')}.png", dpi=120)
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (config.out / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     picture(report).savefig(config.out / "gaps.png", dpi=120)
     print_tables(config, report)
     return report

@@ -42,6 +42,7 @@ from torch import Tensor
 
 import ppvae
 from ppvae import cli, plots
+from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
 from ppvae.guides import MeanFieldGaussian
 from ppvae.models import GaussianVAE
 from ppvae.nn import MLP, FillMissing
@@ -94,6 +95,8 @@ class Config:
 def main(config: Config) -> list[dict[str, Any]]:
     if not 0 < config.missing < 1:
         raise ValueError(f"expected --missing between 0 and 1, got {config.missing}")
+    if config.imputation_particles < MIN_WEIGHTS:
+        raise ValueError(f"expected at least {MIN_WEIGHTS} particles for k-hat, got {config.imputation_particles}")
     for name in config.data:
         for seed in config.seeds:
             folder = config.out / f"{name}-seed{seed}"
@@ -231,13 +234,15 @@ def print_table(config: Config, rows: list[dict[str, Any]]) -> None:
     )
     table = Table("data", *OTHERS, OURS, "seeds", title=title)
     title = f"{OURS} less the other, paired: mean ± standard error over seeds (seeds in which {OURS} is ahead)"
-    paired = Table("data", *OTHERS, "k-hat bad", "median ESS", "seconds", title=title)
+    paired = Table("data", *OTHERS, title=title)
+    trust = Table("data", "k-hat bad", "median ESS", "seconds", title=f"weights of {OURS}, means over seeds")
     for row in rows:
-        seeds = len(row["seeds"])
-        table.add_row(row["data"], *(cell(*pair, seeds) for pair in row["rmse"].values()), str(seeds))
+        name, seeds = row["data"].replace("_", " "), len(row["seeds"])
+        table.add_row(name, *(cell(*pair, seeds) for pair in row["rmse"].values()), str(seeds))
         cells = (f"{cell(d, error, seeds, '+')} ({ahead} of {seeds})" for d, error, ahead in row["difference"].values())
-        paired.add_row(row["data"], *cells, *(f"{row[key]:{form}}" for key, form in NUMBERS.items()))
-    Console().print(table, paired)
+        paired.add_row(name, *cells)
+        trust.add_row(name, *(f"{row[key]:{form}}" for key, form in NUMBERS.items()))
+    Console().print(table, paired, trust)
 
 
 def cell(value: float, error: float, seeds: int, sign: str = "") -> str:
