@@ -55,8 +55,9 @@ def check_values(sites: Iterable[Site], batch: Batch) -> None:
     """
     for site in sites:
         event = len(site.distribution.event_shape)
-        values = site.value.reshape(*site.value.shape[: site.value.dim() - event], -1).isnan().any(-1)
-        bad = values & (not site.observed) | site.log_prob.isnan()  # NaN in x marks a missing element
+        bad = site.value.reshape(*site.value.shape[: site.value.dim() - event], -1).isnan().any(-1)
+        if site.observed or not bad.any():  # NaN in x marks a missing element
+            bad = site.log_prob.isnan()
         rows = bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[:, 0]
         if len(rows):
             row = int(rows[0])

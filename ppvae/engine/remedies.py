@@ -46,7 +46,7 @@ def type_that_differs(function: Any, batch: Batch) -> str | None:
 
         >>> batch = Batch(torch.zeros(3, 2), given={"c": torch.zeros(3, dtype=torch.long)})
         >>> type_that_differs(torch.nn.Linear(2, 2), batch)
-        "Condition 'c' is torch.int64 and the parameters are torch.float32: pass c.float()"
+        "condition 'c' is torch.int64 and the parameters are torch.float32: pass c.float()"
     """
     parameter = first_parameter(function)
     if parameter is None:
@@ -58,7 +58,7 @@ def type_that_differs(function: Any, batch: Batch) -> str | None:
         if condition.dtype != parameter.dtype:
             call = f"{to}()" if to != "to" else f"to({parameter.dtype})"
             return (
-                f"Condition {name!r} is {condition.dtype} and the parameters are {parameter.dtype}: pass {name}.{call}"
+                f"condition {name!r} is {condition.dtype} and the parameters are {parameter.dtype}: pass {name}.{call}"
             )
     return None
 

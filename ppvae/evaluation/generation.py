@@ -201,9 +201,9 @@ def _event_shape(model: Any, batch: Batch) -> torch.Size:
         if shape is not None:
             problem = "what it draws depends on the shape of x"
             break
-    template = "Pass template=x, some data of the shape to be drawn, and the labels and conditions that the model needs"
+    template = "pass template=x, some data of the shape to be drawn, and the labels and conditions that the model needs"
     raise ContractError(
-        f"expected a model that draws x of one shape, whatever the x that it is called with, but {problem}. "
+        f"expected a model that draws x of one shape, whatever the x that it is called with, but {problem}; "
         f"{type_that_differs(model, batch) or template}"
     )
 
