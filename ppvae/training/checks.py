@@ -36,7 +36,7 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
         >>> check_data(model, guide, Dataset(torch.zeros(8, 2)))
     """
-    few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
+    few = _few(data)
     with evaluation_mode(model, guide, device=data.x.device, seed=0):
         batch = data.batch(few)
         check_label_range(model, Batch(batch.x, data.y, batch.given))
@@ -65,7 +65,7 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
     """
     if not isinstance(objective, Objective):
         return
-    few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
+    few = _few(data)
     modules = [model, guide, *(player.module for player in objective.players)]
     with evaluation_mode(*modules, device=data.x.device, seed=0), pyro.validation_enabled(False):
         for batch in data.batch(few).kinds():
@@ -86,6 +86,14 @@ def check_num_data(objective: object, data: Dataset) -> None:
                 f"expected {type(term).__name__} with num_data={len(data)}, the rows of the training set, got "
                 f"{term.num_data}"
             )
+
+
+def _few(data: Dataset) -> Tensor:
+    """Indices of a few rows of each kind: labelled, unlabelled, and with missing elements."""
+    kinds = list(data.rows_by_label())
+    if isinstance(data.x, Tensor) and data.has_missing:
+        kinds.append(data.x.isnan().flatten(1).any(1).nonzero().squeeze(1).cpu())
+    return torch.cat([rows[:FEW] for rows in kinds]).to(data.x.device)
 
 
 def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:
