@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
         """The loss of each datum, shape (B,), in nats, without gradient to the pair."""
         x, held = particles.batch.x, apart_from_guide(particles)
         with torch.no_grad():
-            images = [x, reconstructions(particles), samples(particles)]
+            images = [x, reconstructions(particles).detach(), samples(particles)]
         (_, on_x), (_, on_reconstructions), (_, on_samples) = self(images, x.dim() - 1)
         made = held.average(softplus(on_reconstructions)) + softplus(on_samples)
         return softplus(-on_x) / 2 + made / 4
