@@ -36,7 +36,7 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
         >>> check_data(model, guide, Dataset(torch.zeros(8, 2)))
     """
-    few = _few(data)
+    few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
     with evaluation_mode(model, guide, device=data.x.device, seed=0):
         batch = data.batch(few)
         check_label_range(model, Batch(batch.x, data.y, batch.given))
@@ -48,7 +48,7 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
 
 
 def check_objective(objective: object, model: nn.Module, guide: nn.Module, data: Dataset) -> None:
-    """Run an objective of ppvae once on a few rows of each kind.
+    """Run an objective of ppvae once on a few rows of each kind: labelled, unlabelled, with missing elements.
 
     Its checks may read numbers from the device here, and not in a step.
 
@@ -65,7 +65,7 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
     """
     if not isinstance(objective, Objective):
         return
-    few = _few(data)
+    few = torch.cat([rows[:FEW] for rows in (*data.rows_by_label(), _incomplete(data))]).to(data.x.device)
     modules = [model, guide, *(player.module for player in objective.players)]
     with evaluation_mode(*modules, device=data.x.device, seed=0), pyro.validation_enabled(False):
         for batch in data.batch(few).kinds():
@@ -88,12 +88,11 @@ def check_num_data(objective: object, data: Dataset) -> None:
             )
 
 
-def _few(data: Dataset) -> Tensor:
-    """Indices of a few rows of each kind: labelled, unlabelled, and with missing elements."""
-    kinds = list(data.rows_by_label())
-    if isinstance(data.x, Tensor) and data.has_missing:
-        kinds.append(data.x.isnan().flatten(1).any(1).nonzero().squeeze(1).cpu())
-    return torch.cat([rows[:FEW] for rows in kinds]).to(data.x.device)
+def _incomplete(data: Dataset) -> Tensor:
+    """Indices, on the CPU, of the rows with missing elements."""
+    if isinstance(data.x, LazyImages) or not data.has_missing:
+        return torch.empty(0, dtype=torch.long)
+    return data.x.isnan().flatten(1).any(1).nonzero().squeeze(1).cpu()
 
 
 def _blocks(data: Dataset) -> Iterator[tuple[int, Tensor]]:
