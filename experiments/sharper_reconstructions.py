@@ -69,7 +69,7 @@ class Config:
     batch_size: int = 64
     classifier_epochs: int = 1
     """Of the classifier that scores, and of the one whose features are compared."""
-    feature_weight: float = 1.0
+    feature_weight: float = 0.3
     """Of the distance in the classifier's features."""
     discriminator_feature_weight: float = 1.0
     """Of the distance in the discriminator's features."""
