@@ -196,7 +196,7 @@ def picture(config: Config, test: Dataset, images: dict[str, tuple[Tensor, Tenso
     rows |= {f"{kind}: sample": drawn for kind, (_, drawn) in images.items()}
     columns = min(map(len, rows.values()))
     figure = plots.image_grid(torch.stack([row[:columns] for row in rows.values()]), list(rows))
-    figure.suptitle(f"{config.data}: mean images from the posterior mean, and of samples from the prior, by objective")
+    figure.suptitle(f"{config.data}: mean images E[x | z] at the posterior mean of z, and at draws from the prior")
     return figure
 
 

@@ -226,9 +226,9 @@ class Particles:
     @property
     def log_likelihoods(self) -> dict[str, Tensor]:
         """The log densities of the data by site; of a label that is known in some rows, 0 in the others."""
-        of_data = {name: site.log_prob for name, site in self.model.items() if site.observed}
-        known = {name: (site.known, site.log_prob) for name, site in self.model.items() if site.known is not None}
-        return of_data | {name: torch.where(rows, log_prob, 0.0) for name, (rows, log_prob) in known.items()}
+        sites = self.model.values()
+        known = {site.name: torch.where(site.known, site.log_prob, 0.0) for site in sites if site.known is not None}
+        return {site.name: site.log_prob for site in sites if site.observed} | known
 
     def average(self, integrand: Tensor) -> Tensor:
         """Mean over particles, expectation over enumerated sites: (enumeration..., K, B) -> (B,)."""
