@@ -319,6 +319,8 @@ class Estimator:
         draws_prior: whether a trainable prior must have reparameterised draws.
         one_prior: whether the prior must be the same for all data.
         enumerates: whether latents may be enumerated.
+        noise: whether the scale of the likelihood learns.
+        complete: whether x must have no missing elements.
     """
 
     make: Callable[[], ppvae.Objective]
@@ -333,6 +335,8 @@ class Estimator:
     draws_prior: bool = False
     one_prior: bool = False
     enumerates: bool = True
+    noise: bool = True
+    complete: bool = False
 
     def fits(self, pair: Pair) -> bool:
         """Whether the pair has what the objective needs."""
@@ -342,6 +346,8 @@ class Estimator:
             return False
         if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
             return False
+        if self.complete and pair.data().isnan().any():
+            return False
         if self.one_prior and isinstance(pair.model(), ConditionalVAE) and prior is not None:
             return False
         return (not self.scores or getattr(guide, "can_score", True)) and (self.reads is None or self.reads in gives)
@@ -349,6 +355,7 @@ class Estimator:
     def trained(self, pair: Pair, model: nn.Module, guide: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters that get a gradient."""
         named = dict(model.named_parameters()) if self.model else {}
+        named = {name: p for name, p in named.items() if self.noise or "log_scale" not in name}
         if pair.discrete_only and not self.discrete_only:
             return named
         return named | {
@@ -365,6 +372,23 @@ GIVES = {  # what can be read of q(z | x), by guide; the others have no z, or on
     "MixtureGuide": ("draws", "mean"),
     "FlowGuide": ("draws",),
 }
+
+
+class Differences(nn.Module):
+    """Two layers of features of x of any shape."""
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        return [flat.sin(), flat.diff(dim=1)]
+
+
+def discriminator() -> ppvae.Discriminator:
+    """A discriminator of x of any shape."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(4), nn.Linear(4, 6), nn.Tanh())
+    return ppvae.Discriminator(features, nn.Linear(6, 1))
+
+
 MULTI_SAMPLE = {"bound": True, "label": False, "discrete_only": False}
 OBJECTIVES: dict[str, Estimator] = {
     "elbo": Estimator(ppvae.ELBO, bound=True),
@@ -396,6 +420,13 @@ OBJECTIVES: dict[str, Estimator] = {
         reads="draws",
         enumerates=False,
     ),
+    "features": Estimator(
+        lambda: ppvae.ELBO(num_particles=2) + ppvae.FeatureReconstruction(Differences()), noise=False, complete=True
+    ),
+    "features_added": Estimator(
+        lambda: ppvae.IWAE(num_particles=3) + ppvae.FeatureReconstruction(Differences(), 0.5, replaces=False),
+        complete=True,
+    ),
 }
 POINT_OBJECTIVES: dict[str, Callable[[], ppvae.Objective]] = {  # those that read no density of q
     "reconstruction": ppvae.Reconstruction,
@@ -407,4 +438,6 @@ POINT_OBJECTIVES: dict[str, Callable[[], ppvae.Objective]] = {  # those that rea
     "contractive": lambda: ppvae.Reconstruction() + ppvae.ContractivePenalty(0.1),
     "wae": ppvae.wae,
     "stein": lambda: ppvae.info_vae(1.0, 10.0, ppvae.SteinDiscrepancy),
+    "features": lambda: ppvae.Reconstruction() + ppvae.FeatureReconstruction(Differences()),
+    "adversarial": lambda: ppvae.Reconstruction() + ppvae.AdversarialReconstruction(discriminator()),
 }

@@ -17,12 +17,13 @@ import ppvae
 from ppvae.engine.player import Turn
 from ppvae.nn import MLP
 from ppvae.training.players import players_of
-from tests.catalogue import ALL_PAIRS, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS
+from tests.catalogue import ALL_PAIRS, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS, discriminator
 
 META = torch.device("meta")
 WITH_PLAYERS = {
     "factor_vae": lambda: ppvae.factor_vae(5.0, LATENT, critic=MLP(LATENT, [8], 1)),
     "adversarial_autoencoder": lambda: ppvae.adversarial_autoencoder(1.0, LATENT, critic=MLP(LATENT, [8], 1)),
+    "vae_gan": lambda: ppvae.ELBO() + ppvae.AdversarialReconstruction(discriminator()),
     "geco": lambda: ppvae.geco(30.0),
     "geco of a beta-VAE": lambda: ppvae.geco(30.0) + ppvae.KLWeight(ppvae.warm_up(10)),
     "wae": ppvae.wae,
@@ -126,7 +127,7 @@ def test_training_step_of_the_listed_cells_reads_numbers_on_the_host(pair, objec
 
 def test_players_of_the_objectives_all_take_their_turn():
     names = {name for objective in WITH_PLAYERS for name, _ in step("gaussian_vae", objective)}
-    assert names == {"pair", "critic/z", "constraint/distortion"}
+    assert names == {"pair", "critic/z", "discriminator/x", "constraint/distortion"}
 
 
 @pytest.mark.parametrize("read", [torch.get_rng_state, torch.seed, lambda: torch.default_generator.get_state()])

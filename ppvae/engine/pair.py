@@ -320,6 +320,15 @@ class Replay:
             )
         return sites
 
+    def prior(self) -> dict[str, Site]:
+        """The model's sites at one draw of all latents from the prior for each datum, (1, B), with gradient.
+
+        Known labels and conditions are given. The model runs in its present mode.
+        """
+        model = with_own_statistics(self.model)
+        with self.pair.store():
+            return sites_of("model", trace(model, arguments(self.model, self.batch), 1), 1, len(self.batch))
+
     @contextmanager
     def _called_without_labels(self, role: str, site: str) -> Iterator[None]:
         """In the pair's store; a failure on labelled data says that the model or the guide needs its labels."""

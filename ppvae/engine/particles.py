@@ -71,6 +71,9 @@ class Source(Protocol):
     def generate(self, site: str) -> dict[str, Site]:
         """The model's sites at one draw of all latents from the prior for each datum, (1, B), with gradient."""
 
+    def prior(self) -> dict[str, Site]:
+        """The model's sites at one draw of all latents from the prior for each datum with its labels, (1, B)."""
+
     def score_simulated(self) -> dict[str, Site]:
         """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""
 
@@ -218,11 +221,14 @@ class Particles:
     @property
     def log_likelihood(self) -> Tensor:
         """Sum of the log densities of all data, known labels included, shape (enumeration..., K, B), in nats."""
-        total = add_up(site.log_prob for site in self.model.values() if site.observed)
-        for site in self.model.values():
-            if site.known is not None:
-                total = total + torch.where(site.known, site.log_prob, 0.0)
-        return total
+        return add_up(self.log_likelihoods.values())
+
+    @property
+    def log_likelihoods(self) -> dict[str, Tensor]:
+        """The log densities of the data by site; of a label that is known in some rows, 0 in the others."""
+        sites = self.model.values()
+        known = {site.name: torch.where(site.known, site.log_prob, 0.0) for site in sites if site.known is not None}
+        return {site.name: site.log_prob for site in sites if site.observed} | known
 
     def average(self, integrand: Tensor) -> Tensor:
         """Mean over particles, expectation over enumerated sites: (enumeration..., K, B) -> (B,)."""

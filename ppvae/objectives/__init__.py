@@ -12,6 +12,7 @@ from ppvae.objectives.bounds import (
     StickingTheLanding,
 )
 from ppvae.objectives.critics import Critic, critic_adam, critic_network
+from ppvae.objectives.discriminators import Discriminator
 from ppvae.objectives.kernels import RBF, InverseMultiquadratic, Kernel
 from ppvae.objectives.recipes import (
     adversarial_autoencoder,
@@ -29,6 +30,7 @@ from ppvae.objectives.recipes import (
 from ppvae.objectives.schedules import Ramp, Schedule, warm_up
 from ppvae.objectives.terms import (
     AdversarialDivergence,
+    AdversarialReconstruction,
     Capacity,
     ClassifierLoss,
     CodeNorm,
@@ -39,6 +41,7 @@ from ppvae.objectives.terms import (
     DecoderGradient,
     DecoderWeights,
     DIPPenalty,
+    FeatureReconstruction,
     GeneratedLabels,
     KLWeight,
     LabelledWeight,
@@ -54,6 +57,7 @@ __all__ = [
     "IWAE",
     "RBF",
     "AdversarialDivergence",
+    "AdversarialReconstruction",
     "Capacity",
     "ClassifierLoss",
     "CodeNorm",
@@ -66,6 +70,8 @@ __all__ = [
     "DReG",
     "DecoderGradient",
     "DecoderWeights",
+    "Discriminator",
+    "FeatureReconstruction",
     "ForwardKL",
     "GeneratedLabels",
     "InverseMultiquadratic",

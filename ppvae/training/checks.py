@@ -34,7 +34,7 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
 
 
 def check_objective(objective: object, model: nn.Module, guide: nn.Module, data: Dataset) -> None:
-    """Run an objective of ppvae once on a few rows of each kind.
+    """Run an objective of ppvae once on a few rows of each kind: labelled, unlabelled, with missing elements.
 
     Its checks may read numbers from the device here, and not in a step. Pyro's estimators are not run; all but
     ``Trace_MMD`` weigh q, and cannot take a point mass.

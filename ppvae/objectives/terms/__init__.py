@@ -7,10 +7,12 @@ from ppvae.objectives.terms.kl import Capacity, KLWeight
 from ppvae.objectives.terms.labels import ClassifierLoss, Consistency, GeneratedLabels, LabelledWeight
 from ppvae.objectives.terms.moments import DIPPenalty
 from ppvae.objectives.terms.prior_matching import AdversarialDivergence, MaximumMeanDiscrepancy, SteinDiscrepancy
+from ppvae.objectives.terms.sharper import AdversarialReconstruction, FeatureReconstruction
 from ppvae.objectives.terms.total_correlation import TCDecomposition, TotalCorrelation, train_critic
 
 __all__ = [
     "AdversarialDivergence",
+    "AdversarialReconstruction",
     "Capacity",
     "ClassifierLoss",
     "CodeNorm",
@@ -21,6 +23,7 @@ __all__ = [
     "DIPPenalty",
     "DecoderGradient",
     "DecoderWeights",
+    "FeatureReconstruction",
     "GeneratedLabels",
     "KLWeight",
     "LabelledWeight",
