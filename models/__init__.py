@@ -10,8 +10,8 @@ from ppvae.models.priors import AutoregressiveFlow, FullMixture, MixtureOfGaussi
 from ppvae.models.semi_supervised import SemiSupervisedVAE
 
 __all__ = [
-    "AuxiliaryVAE",
     "AutoregressiveFlow",
+    "AuxiliaryVAE",
     "ConditionalVAE",
     "FullMixture",
     "GaussianMixture",

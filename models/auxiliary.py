@@ -22,7 +22,9 @@ from ppvae.engine.contract import Model
 
 
 class AuxiliaryVAE(Model):
-    """p(y) p(z) p(a | z, y) p(x | z, y), or with ``skip`` p(x | a, z, y); sites "y", "z", "a", "x"; y is observed if given.
+    """p(y) p(z) p(a | z, y) p(x | z, y), or with ``skip`` p(x | a, z, y); sites "y", "z", "a" and "x".
+
+    y is observed if it is given.
 
     Args:
         decoder: network of z (..., latent_dim) and y (...) to (..., *event_shape), such as ``LabelledMLP``; with

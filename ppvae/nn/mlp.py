@@ -105,9 +105,7 @@ class JointMLP(nn.Module):
         if len(inputs) != len(self.in_shapes):
             raise ValueError(f"expected {len(self.in_shapes)} inputs, got {len(inputs)}; name a condition for each")
         parts = zip(self.first, inputs, self.in_shapes, strict=True)
-        joint = sum(
-            layer(x if isinstance(shape, Classes) else flatten_event(x, shape)) for layer, x, shape in parts
-        )
+        joint = sum(layer(x if isinstance(shape, Classes) else flatten_event(x, shape)) for layer, x, shape in parts)
         return unflatten(self.rest(joint), self.out_shape)
 
 
