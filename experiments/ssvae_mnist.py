@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from schedules import half_cosine
 from ssvae_figures import name_of, save_figures
-from torch import nn
+from ssvae_pairs import build_pair
 
 import ppvae
 from ppvae import cli
@@ -34,15 +34,9 @@ from ppvae.data import Dataset, Splits, hide_labels, load
 from ppvae.errors import DataError
 from ppvae.evaluation import LogMarginal, khat_limit
 from ppvae.evaluation.likelihood.pareto import MIN_WEIGHTS
-from ppvae.guides import LabelGuide, LabelStyleGuide
-from ppvae.models import SemiSupervisedVAE
-from ppvae.nn import MLP, ConvClassifier, LabelledMLP, RandomWarp
 from ppvae.training import Batching, RunDir, Validation, environment, resolve_device
 from ppvae.training.study import write_report
 
-LATENT_DIM = 50
-HIDDEN = (500, 500)
-CLASSES = 10
 console = Console()
 
 
@@ -54,8 +48,10 @@ class Config:
     """auto: MNIST if it is in the data folder or can be downloaded, otherwise the embedded 8x8 digits."""
     labels: int = 100
     """Labelled training images, the same number in each class."""
+    pair: Literal["m2", "adgm", "sdgm"] = "m2"
+    """m2, or a pair with an auxiliary variable a: adgm, where x does not depend on a, or sdgm, where it does."""
     guide: Literal["label-style", "label"] = "label-style"
-    """q(y|x) q(z|x,y), or q(y|x) q(z|x). Samples show their class more often with label-style."""
+    """Of m2: q(y|x) q(z|x,y), or q(y|x) q(z|x). Samples show their class more often with label-style."""
     objective: Literal["elbo", "iwae"] = "elbo"
     """The bound. iwae has 5 particles and trains q(y|x) by the labels alone."""
     alpha: float = 10.0
@@ -151,19 +147,6 @@ def run_folder(config: Config, name: str) -> Path:
     if config.resume and existing:
         return existing[-1]
     return Path("runs") / f"{stem}-{int(existing[-1].name.rsplit('-', 1)[1]) + 1 if existing else 1}"
-
-
-def build_pair(config: Config, shape: tuple[int, ...], device: torch.device):
-    torch.manual_seed(config.seed)
-    classifier = ConvClassifier(shape, CLASSES)
-    if config.augment:
-        classifier = nn.Sequential(RandomWarp(), classifier)
-    if config.guide == "label":
-        guide = LabelGuide(classifier, MLP(shape, HIDDEN, 2 * LATENT_DIM))
-    else:
-        guide = LabelStyleGuide(classifier, LabelledMLP(shape, CLASSES, HIDDEN, 2 * LATENT_DIM))
-    model = SemiSupervisedVAE(LabelledMLP(LATENT_DIM, CLASSES, HIDDEN, shape), LATENT_DIM, CLASSES)
-    return model.to(device), guide.to(device)
 
 
 def train_pair(config: Config, model, guide, train: Dataset, validation: Dataset, folder: Path) -> ppvae.FitResult:
