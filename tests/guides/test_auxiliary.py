@@ -1,4 +1,4 @@
-"""The guide of a class, a style and an auxiliary variable: which sites it draws, from what, and what depends on what."""
+"""The guide of a class, a style and an auxiliary variable: which sites it draws, and from what."""
 
 import pyro
 import torch

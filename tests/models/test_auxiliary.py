@@ -79,7 +79,7 @@ def test_elbo_is_the_explicit_sum_over_classes(skip, labels):
         log_q = log_q_y[..., label]
         unlabelled = log_q.exp() * (bound - log_q)
         known = torch.zeros(len(x), dtype=torch.bool) if y is None else y >= 0
-        expected = expected + torch.where(known, torch.where(Y == label, bound, 0.0), unlabelled)
+        expected = expected + torch.where(known, torch.where(label == Y, bound, 0.0), unlabelled)
     found = -ppvae.ELBO(analytic_kl=False).per_datum(particles)
     torch.testing.assert_close(found, expected.mean(0))
 
