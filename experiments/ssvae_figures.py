@@ -16,18 +16,27 @@ BOUNDS_AT = (1, 10, 100, 1000, 10_000)  # particles
 
 
 @torch.no_grad()
-def save_figures(model, guide, test: Dataset, metrics: list[dict], marginal: LogMarginal, folder: Path) -> None:
+def save_figures(
+    model,
+    guide,
+    test: Dataset,
+    metrics: list[dict],
+    marginal: LogMarginal,
+    folder: Path,
+    num_draws: int = 1,
+) -> None:
+    """Save all figures; predictions and codes are means over ``num_draws`` draws of the latents before them."""
     model.eval()
     x = test.most_probable(slice(None))
-    predicted = ppvae.predict(guide, x).argmax(-1)
-    codes = ppvae.features(guide, x, predicted)
+    predicted = ppvae.predict(guide, x, num_draws=num_draws).argmax(-1)
+    codes = ppvae.features(guide, x, predicted, num_draws=num_draws)
     figures = {
         "learning_curves": plots.learning_curves(metrics),
         "bounds": bounds(marginal),
         "confusion": plots.confusion(test.y, predicted, model.num_classes),
         "latent_space": plots.latent_space(codes[:5000], test.y[:5000]),
         "reconstructions": plots.image_grid(
-            torch.stack([x[:12], decoded(model, codes[:12], predicted[:12])]), ["data", "reconstruction"]
+            torch.stack([x[:12], ppvae.reconstruct(model, guide, x[:12])]), ["data", "reconstruction"]
         ),
         "class_samples": class_samples(model, template=codes),
         "analogies": analogies(model, x, codes, test.y),

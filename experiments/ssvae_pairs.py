@@ -16,6 +16,7 @@ LATENT_DIM = 50
 AUXILIARY_DIM = 50
 HIDDEN = (500, 500)
 CLASSES = 10
+DRAWS = 100  # of the auxiliary variable, for q(y | x)
 FEATURES = 64  # of the convolutions, which q(y | a, x) reads with a
 
 Shape = tuple[int, ...]
@@ -63,3 +64,13 @@ def with_auxiliary(config, shape: Shape) -> Pair:
 def of_images(config, network: nn.Module) -> nn.Module:
     """A network of images, in training of their random warps."""
     return nn.Sequential(RandomWarp(), network) if config.augment else network
+
+
+def num_draws(config) -> int:
+    """Draws of the latents before the label that a prediction averages over."""
+    return 1 if config.pair == "m2" else DRAWS
+
+
+def pair_name(pair: str, guide: str) -> str:
+    """The name of a pair in tables."""
+    return guide if pair == "m2" else pair
