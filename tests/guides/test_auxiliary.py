@@ -1,10 +1,12 @@
 """The guide of a class, a style and an auxiliary variable: which sites it draws, and from what."""
 
 import pyro
+import pytest
 import torch
 from pyro import poutine
 from torch import nn
 
+import ppvae
 from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.guides import AuxiliaryGuide
 from ppvae.nn import Classes, JointMLP
@@ -59,3 +61,15 @@ def test_networks_read_x_once_for_all_classes_and_particles():
         traced = poutine.trace(poutine.enum(q, first_available_dim=-3)).get_trace(x)
     assert rows == [6, 6]
     assert traced.nodes["z"]["value"].shape == (4, 7, 6, 3)
+
+
+def test_dreg_takes_labelled_data_and_refuses_styles_of_each_class():
+    model, q, x = PAIRS["sdgm"].make()
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    losses = []
+    for objective in (ppvae.DReG(3), ppvae.IWAE(3)):
+        torch.manual_seed(0)
+        losses.append(objective.loss(model, q, x, y))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    with pytest.raises(ppvae.ContractError, match="all drawn for the same enumerated sites"):
+        ppvae.DReG(3).loss(model, q, x)
