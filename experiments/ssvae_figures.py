@@ -60,8 +60,8 @@ def name_of(is_reliable: bool) -> str:
 def with_every_class(model, z: Tensor, **others: Tensor) -> Tensor:
     """The mean images of styles z (N, latent_dim) with every class, shape (N, classes, H, W).
 
-    ``others`` is the auxiliary variable a (N, auxiliary_dim). Without it a model that reads a takes its mean given z and
-    y.
+    ``others`` is the auxiliary variable a (N, auxiliary_dim). Without it a model that reads a takes its mean given z
+    and y.
     """
     classes = torch.arange(model.num_classes, device=z.device)
     codes = {site: code.unsqueeze(1).expand(-1, len(classes), -1) for site, code in {"z": z, **others}.items()}
