@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from schedules import half_cosine
 from ssvae_figures import with_every_class
-from ssvae_mnist import CLASSES, build_pair
 from ssvae_mnist import Config as Run
+from ssvae_pairs import CLASSES, build_pair, pair_name
 from torch import Tensor, nn
 
 import ppvae
@@ -66,7 +66,7 @@ def main(config: Config) -> dict:
     rows = [
         {
             "run": str(folder),
-            "guide": run.guide,
+            "pair": pair_name(run.pair, run.guide),
             **scores(config, classifier, decoder(run, folder, splits.test, device)),
         }
         for folder, run in runs.items()
@@ -156,7 +156,7 @@ def print_table(report: dict) -> None:
     accuracy = f"{report['classifier_accuracy']:.2%} of the {report['data']} test images"
     title = f"samples read as their class, {report['samples']} of each; the classifier reads {accuracy} correctly"
     runs = report["runs"]
-    table = Table("class", *(f"{Path(run['run']).name}\n({run['guide']})" for run in runs), title=title)
+    table = Table("class", *(f"{Path(run['run']).name}\n({run['pair']})" for run in runs), title=title)
     for label in range(CLASSES):
         table.add_row(str(label), *(f"{run['share_by_class'][label]:.1%}" for run in runs))
     table.add_section()

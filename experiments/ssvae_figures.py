@@ -16,21 +16,30 @@ BOUNDS_AT = (1, 10, 100, 1000, 10_000)  # particles
 
 
 @torch.no_grad()
-def save_figures(model, guide, test: Dataset, metrics: list[dict], marginal: LogMarginal, folder: Path) -> None:
+def save_figures(
+    model,
+    guide,
+    test: Dataset,
+    metrics: list[dict],
+    marginal: LogMarginal,
+    folder: Path,
+    num_draws: int = 1,
+) -> None:
+    """Save all figures; predictions and codes are means over ``num_draws`` draws of the latents before them."""
     model.eval()
     x = test.most_probable(slice(None))
-    predicted = ppvae.predict(guide, x).argmax(-1)
-    codes = ppvae.features(guide, x, predicted)
+    predicted = ppvae.predict(guide, x, num_draws=num_draws).argmax(-1)
+    codes = ppvae.features(guide, x, predicted, num_draws=num_draws)
     figures = {
         "learning_curves": plots.learning_curves(metrics),
         "bounds": bounds(marginal),
         "confusion": plots.confusion(test.y, predicted, model.num_classes),
         "latent_space": plots.latent_space(codes[:5000], test.y[:5000]),
         "reconstructions": plots.image_grid(
-            torch.stack([x[:12], decoded(model, codes[:12], predicted[:12])]), ["data", "reconstruction"]
+            torch.stack([x[:12], ppvae.reconstruct(model, guide, x[:12])]), ["data", "reconstruction"]
         ),
         "class_samples": class_samples(model, template=codes),
-        "analogies": analogies(model, x, codes, test.y),
+        "analogies": analogies(model, guide, x, test.y, num_draws),
     }
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
@@ -48,15 +57,15 @@ def name_of(is_reliable: bool) -> str:
     return "log p(x)" if is_reliable else "lower bound on log p(x)"
 
 
-def decoded(model, z: Tensor, y: Tensor) -> Tensor:
-    """The mean images of p(x | y, z)."""
-    return model.decode(z, y, event_dim=2).mean
+def with_every_class(model, z: Tensor, **others: Tensor) -> Tensor:
+    """The mean images of styles z (N, latent_dim) with every class, shape (N, classes, H, W).
 
-
-def with_every_class(model, z: Tensor) -> Tensor:
-    """The mean images of styles z (N, latent_dim) with every class, shape (N, classes, H, W)."""
+    ``others`` is the auxiliary variable a (N, auxiliary_dim). Without it a model that reads a takes its mean given z
+    and y.
+    """
     classes = torch.arange(model.num_classes, device=z.device)
-    return decoded(model, z.unsqueeze(1).expand(-1, len(classes), -1), classes.expand(len(z), -1))
+    codes = {site: code.unsqueeze(1).expand(-1, len(classes), -1) for site, code in {"z": z, **others}.items()}
+    return model.decode(y=classes.expand(len(z), -1), event_dim=2, **codes).mean
 
 
 def class_samples(model, template: Tensor, styles: int = 8) -> Figure:
@@ -66,8 +75,10 @@ def class_samples(model, template: Tensor, styles: int = 8) -> Figure:
     return plots.image_grid(with_every_class(model, z), [f"style {i + 1}" for i in range(styles)], columns)
 
 
-def analogies(model, x: Tensor, codes: Tensor, y: Tensor) -> Figure:
-    """The style of one test image per row, decoded with every class."""
+def analogies(model, guide, x: Tensor, y: Tensor, num_draws: int) -> Figure:
+    """The style of one test image per row, decoded with every class; with the image's a where x depends on it."""
     rows = torch.stack([(y == label).nonzero()[0, 0] for label in range(model.num_classes)])
-    images = torch.cat([x[rows, None], with_every_class(model, codes[rows])], 1)
+    sites = ("z", "a") if getattr(model, "skip", False) else ("z",)
+    codes = {site: ppvae.features(guide, x[rows], y[rows], site=site, num_draws=num_draws) for site in sites}
+    images = torch.cat([x[rows, None], with_every_class(model, **codes)], 1)
     return plots.image_grid(images, (), ["data", *map(str, range(model.num_classes))])

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from ssvae_mnist import Config as Run
 from ssvae_mnist import main as run
+from ssvae_pairs import pair_name
 
 from ppvae import cli
 from ppvae.training.study import finished, reports
@@ -77,14 +78,15 @@ def print_table(reports: list[dict]) -> None:
 
 def kind_of(report: dict) -> str:
     """The name of a row: runs that differ only in labels and seed have the same one."""
-    pair = f"ppvae on {report['data']}, {report['guide']}, {report['objective']}"
+    name = pair_name(report.get("pair", "m2"), report["guide"])  # reports of earlier versions have no pair
+    pair = f"ppvae on {report['data']}, {name}, {report['objective']}"
     warped = "warped views" if report["augment"] else "no augmentation"
     return f"{pair}, {warped}, consistency {report['consistency']:g}, {report['epochs']} epochs{changed(report)}"
 
 
 def changed(report: dict) -> str:
     """The other settings that differ from their defaults."""
-    others = ("alpha", "batch_size", "labelled_per_step", "learning_rate", "smoke")
+    others = ("alpha", "generated", "batch_size", "labelled_per_step", "learning_rate", "smoke")
     return "".join(f", {n} {report[n]}" for n in others if report[n] != getattr(Run(), n))
 
 

@@ -1,5 +1,6 @@
 """Amortized guides q(z | x), one file for each family. Installed as ``ppvae.guides``."""
 
+from ppvae.guides.auxiliary import AuxiliaryGuide
 from ppvae.guides.categorical import CategoricalGuide
 from ppvae.guides.flow import (
     FlowGuide,
@@ -20,6 +21,7 @@ from ppvae.guides.point import PointGuide
 from ppvae.guides.refined import Refined
 
 __all__ = [
+    "AuxiliaryGuide",
     "BottomUpGuide",
     "CategoricalGuide",
     "FlowGuide",

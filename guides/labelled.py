@@ -5,6 +5,8 @@ Both draw "y" only if no label is given. It is enumerated, so that all classes a
 Source: Kingma et al. 2014, "Semi-supervised Learning with Deep Generative Models", section 3.
 """
 
+from collections.abc import Callable
+
 import pyro
 from pyro import distributions as dist
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ class LabelStyleGuide(Guide):
             pyro.sample("z", diagonal_normal(self.encoder(x, y)))
 
 
-def sample_label(classifier: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
+def sample_label(classifier: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
     """The labels if they are given, else all classes of q(y | x), enumerated in parallel.
 
     Example:

@@ -1,5 +1,6 @@
 """Generative models p(x, z), one file for each family. Installed as ``ppvae.models``."""
 
+from ppvae.models.auxiliary import AuxiliaryVAE
 from ppvae.models.conditional import ConditionalVAE
 from ppvae.models.gaussian_mixture import GaussianMixture
 from ppvae.models.gaussian_vae import GaussianVAE
@@ -10,6 +11,7 @@ from ppvae.models.semi_supervised import SemiSupervisedVAE
 
 __all__ = [
     "AutoregressiveFlow",
+    "AuxiliaryVAE",
     "ConditionalVAE",
     "FullMixture",
     "GaussianMixture",

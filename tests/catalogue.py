@@ -12,6 +12,7 @@ from ppvae import guides
 from ppvae.distributions.likelihoods import Bernoulli, Categorical, Gaussian
 from ppvae.engine.batch import Batch, as_batch
 from ppvae.guides import (
+    AuxiliaryGuide,
     BottomUpGuide,
     CategoricalGuide,
     FlowGuide,
@@ -25,6 +26,7 @@ from ppvae.guides import (
 )
 from ppvae.models import (
     AutoregressiveFlow,
+    AuxiliaryVAE,
     ConditionalVAE,
     GaussianMixture,
     GaussianVAE,
@@ -35,6 +37,7 @@ from ppvae.models import (
 )
 from ppvae.nn import (
     MLP,
+    Classes,
     ConvClassifier,
     ConvDecoder,
     ConvEncoder,
@@ -169,6 +172,23 @@ def two_layer_evidence(model: HierarchicalVAE, x: Tensor) -> Tensor:
     return dist.MultivariateNormal(loc, out.weight @ z1 @ out.weight.T + noise).log_prob(x)
 
 
+AUXILIARY = 2
+
+
+def auxiliary_guide() -> AuxiliaryGuide:
+    return AuxiliaryGuide(
+        MLP(IMAGE, [8], 2 * AUXILIARY),
+        JointMLP([AUXILIARY, IMAGE], [8], CLASSES),
+        JointMLP([AUXILIARY, IMAGE, Classes(CLASSES)], [16], 2 * LATENT),
+    )
+
+
+def auxiliary_model(skip: bool) -> AuxiliaryVAE:
+    inputs = [AUXILIARY] * skip + [LATENT, Classes(CLASSES)]
+    decoder, auxiliary = JointMLP(inputs, [16], IMAGE), LabelledMLP(LATENT, CLASSES, [8], 2 * AUXILIARY)
+    return AuxiliaryVAE(decoder, auxiliary, LATENT, CLASSES, skip=skip)
+
+
 PAIRS: dict[str, Pair] = {
     "gaussian_vae": Pair(
         lambda: GaussianVAE(MLP(LATENT, [16], IMAGE), LATENT),
@@ -209,6 +229,8 @@ PAIRS: dict[str, Pair] = {
         binary,
         labelled=True,
     ),
+    "adgm": Pair(lambda: auxiliary_model(skip=False), auxiliary_guide, binary, labelled=True),
+    "sdgm": Pair(lambda: auxiliary_model(skip=True), auxiliary_guide, binary, labelled=True),
     "user": Pair(UserModel, UserGuide, vectors),
     "missing": Pair(
         lambda: LinearGaussian(torch.randn(5, 2), torch.randn(5), scale=0.7, missing=True),
@@ -321,6 +343,7 @@ class Estimator:
         enumerates: whether latents may be enumerated.
         noise: whether the scale of the likelihood learns.
         complete: whether x must have no missing elements.
+        alike: whether all latents must be drawn for the same enumerated ones.
     """
 
     make: Callable[[], ppvae.Objective]
@@ -337,12 +360,15 @@ class Estimator:
     enumerates: bool = True
     noise: bool = True
     complete: bool = False
+    alike: bool = False
 
     def fits(self, pair: Pair) -> bool:
         """Whether the pair has what the objective needs."""
         guide, prior = pair.guide(), getattr(pair.model(), "prior", None)
         gives = GIVES.get(type(guide).__name__, ())
         if (self.generates and not pair.labelled) or (pair.labelled and not self.enumerates):
+            return False
+        if self.alike and isinstance(guide, AuxiliaryGuide):
             return False
         if (self.draws_prior and isinstance(prior, MixtureOfGaussians)) or (self.classifies and pair.needs_labels):
             return False
@@ -395,7 +421,7 @@ OBJECTIVES: dict[str, Estimator] = {
     "elbo_sampled_kl": Estimator(lambda: ppvae.ELBO(num_particles=3, analytic_kl=False), bound=True),
     "sticking_the_landing": Estimator(lambda: ppvae.StickingTheLanding(num_particles=2), bound=True, scores=True),
     "iwae": Estimator(lambda: ppvae.IWAE(num_particles=4), **MULTI_SAMPLE),
-    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), scores=True, **MULTI_SAMPLE),
+    "dreg": Estimator(lambda: ppvae.DReG(num_particles=4), scores=True, alike=True, **MULTI_SAMPLE),
     "renyi": Estimator(lambda: ppvae.Renyi(0.5, num_particles=4), **MULTI_SAMPLE),
     "reweighted_wake_sleep": Estimator(
         lambda: ppvae.ReweightedWakeSleep(num_particles=4, insomnia=0.5), bound=True, scores=True

@@ -10,14 +10,16 @@ from torch import nn
 
 import ppvae
 from ppvae.engine.batch import as_batch
-from ppvae.guides import LabelGuide, LabelStyleGuide
+from ppvae.guides import AuxiliaryGuide, LabelGuide, LabelStyleGuide
 from ppvae.models import LinearGaussian
-from ppvae.nn import MLP, LabelledMLP
+from ppvae.nn import MLP, Classes, JointMLP, LabelledMLP
 from tests.catalogue import OBJECTIVES, PAIRS, Pair, two_layer_evidence, vectors_with_missing_elements
 from tests.ppvae.oracles import (
     Exact,
     ExactLabelled,
     ExactTwoLayers,
+    auxiliary_linear,
+    auxiliary_linear_log_joint,
     conditional_cases,
     gaussian_mixture,
     labelled_linear,
@@ -52,19 +54,33 @@ def labelled(guide) -> Pair:
     return Pair(lambda: labelled_linear()[0], guide, lambda: labelled_linear()[1], labelled=True)
 
 
+def known_with_auxiliary(model, batch):
+    return auxiliary_linear_log_joint(model, batch.x).logsumexp(0)
+
+
+def with_auxiliary(skip) -> Pair:
+    def guide():
+        encoder = JointMLP([2, 5, Classes(3)], [], 2 * 2)
+        return AuxiliaryGuide(MLP(5, [], 2 * 2), JointMLP([2, 5], [], 3), encoder)
+
+    return Pair(lambda: auxiliary_linear(skip)[0], guide, lambda: auxiliary_linear(skip)[1], labelled=True)
+
+
 LABELLED = {
     "label_linear": labelled(lambda: LabelGuide(MLP(5, [], 3), MLP(5, [], 4))),
     "label_style_linear": labelled(
         lambda: LabelStyleGuide(MLP(5, [], 3), LabelledMLP(5, 3, [4], 4, activation=nn.Identity))
     ),
 }
+AUXILIARY = {"adgm_linear": with_auxiliary(skip=False), "sdgm_linear": with_auxiliary(skip=True)}
 EVIDENCE = {
     **{name: known for name in PAIRS if name.startswith("flow_") and name != "flow_prior"},
     **dict.fromkeys(["linear_gaussian", "full_rank", "mixture_guide", "mixture", "missing"], known),
     **dict.fromkeys(["bottom_up", "top_down"], known_of_two_layers),
     **dict.fromkeys(LABELLED, known_of_classes),
+    **dict.fromkeys(AUXILIARY, known_with_auxiliary),
 }
-ORACLES = {name: (PAIRS | LABELLED)[name] for name in EVIDENCE}
+ORACLES = {name: (PAIRS | LABELLED | AUXILIARY)[name] for name in EVIDENCE}
 BOUNDS = {name: estimator for name, estimator in OBJECTIVES.items() if estimator.bound}
 CELLS = [
     (pair, objective) for pair in ORACLES for objective, estimator in BOUNDS.items() if estimator.fits(ORACLES[pair])

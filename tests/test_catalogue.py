@@ -67,7 +67,8 @@ def test_objective_refuses_a_pair_that_does_not_have_what_it_reads(pair, objecti
         r"expected a (guide|model) that (can score|draws site 'y')|expected a (.*latent|fixed prior)|"
         r"expected the name of a latent site|expected a part 'rate/z'|"
         r"expected q\(z \| x\) (as a product|with a formula)|expected one prior of 'z'|needs labels|"
-        r"expected x without missing elements"
+        r"expected x without missing elements|"
+        r"expected latents that are all drawn for the same enumerated sites"
     )
     with pytest.raises(ppvae.ContractError, match=expected):
         OBJECTIVES[objective].make().differentiable_loss(model, guide, batch.x, batch.y, **batch.given)

@@ -272,14 +272,24 @@ class Replay:
             traced = trace_enumerated(with_own_statistics(guide), call, self.num_particles)
             return scored(guide, self.guide_sites(traced))
 
-    def classify(self, site: str, noise: bool, batch: Batch | None = None, freeze: bool = False) -> TorchDistribution:
+    def classify(
+        self,
+        site: str,
+        noise: bool,
+        batch: Batch | None = None,
+        freeze: bool = False,
+        num_draws: int | None = None,
+    ) -> TorchDistribution:
         """q(site | x), batch shape (B,); without noise in evaluation mode.
+
+        Where the guide draws other latents before the site it is q(site | x, those), at one draw of them.
 
         Args:
             site: of the guide.
             noise: run the guide in its present mode.
             batch: other data than those of the particles.
             freeze: let no gradient into the guide's parameters.
+            num_draws: of the latents before the site, for a batch shape (num_draws, B) where q depends on them.
 
         Raises:
             ContractError: the guide does not draw the site, or cannot be called without labels.
@@ -290,7 +300,7 @@ class Replay:
             self._held(freeze),
             nullcontext() if noise else evaluating(guide),
         ):
-            return self._guide_at(site, unlabelled)
+            return self._guide_at(site, unlabelled, num_draws)
 
     def posterior(self, site: str, batch: Batch) -> TorchDistribution:
         """q(site | x) of other data with their labels and conditions, batch shape (B,), in the guide's present mode.
@@ -301,9 +311,9 @@ class Replay:
         with self.pair.store():
             return self._guide_at(site, batch)
 
-    def _guide_at(self, site: str, batch: Batch) -> TorchDistribution:
+    def _guide_at(self, site: str, batch: Batch, num_draws: int | None = None) -> TorchDistribution:
         guide = self.pair.guide
-        return distribution_at(with_own_statistics(guide), site, batch, arguments(guide, batch))
+        return distribution_at(with_own_statistics(guide), site, batch, arguments(guide, batch), num_draws)
 
     def generate(self, site: str) -> dict[str, Site]:
         """The model's sites at one draw from the prior for each datum, (1, B), in evaluation mode, with gradient.

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -202,8 +202,18 @@ def apart_from_handlers() -> Iterator[None]:
         _DIM_ALLOCATOR._stack = stack
 
 
-def distribution_at(function: Any, name: str, batch: Batch, call: Call | None = None) -> TorchDistribution:
+def distribution_at(
+    function: Any, name: str, batch: Batch, call: Call | None = None, num_draws: int | None = None
+) -> TorchDistribution:
     """The distribution at one site of a guide or a model, batch shape (B,). It is run no further than there.
+
+    Args:
+        function: the guide or the model.
+        name: of the site.
+        batch: B data.
+        call: what it is called with; by default that of the batch.
+        num_draws: of the latents before the site. Where the distribution depends on one of them, its batch shape is
+            (num_draws, B). If None they are drawn once.
 
     Raises:
         ContractError: there is no such site.
@@ -216,8 +226,9 @@ def distribution_at(function: Any, name: str, batch: Batch, call: Call | None = 
         torch.Size([2])
     """
     positional, given = arguments(function, batch) if call is None else call
+    draws = nullcontext() if num_draws is None else pyro.plate(PARTICLE_PLATE, num_draws, dim=PARTICLE_DIM)
     try:
-        with _StopAt(name):
+        with draws, _StopAt(name):
             function(*positional, **given)
     except _Reached as reached:
         return reached.distribution

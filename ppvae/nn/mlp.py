@@ -3,11 +3,34 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 Shape = int | Sequence[int]
 Activation = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A class label, a whole number from 0 to ``number - 1``, as an input of :class:`JointMLP`.
+
+    Its place in the concatenated input is a one-hot vector. A label has no event dimension: its shape is (...).
+
+    Raises ValueError without a class.
+
+    Example:
+
+        >>> import torch
+        >>> JointMLP([5, Classes(3)], [16], 2)(torch.zeros(4, 5), torch.tensor([0, 2, 1, 1])).shape
+        torch.Size([4, 2])
+    """
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError(f"expected at least one class, got {self.number}")
 
 
 class MLP(nn.Module):
@@ -45,7 +68,7 @@ class JointMLP(nn.Module):
     shape (B, C) is not repeated for each particle.
 
     Args:
-        in_shapes: event shape or length of each input.
+        in_shapes: event shape or length of each input, or ``Classes(number)`` for a class label.
         hidden: widths of the hidden layers; empty for a linear map.
         out_shape: event shape of the output, or its length.
         activation: constructor of the nonlinearity after each hidden layer.
@@ -60,28 +83,40 @@ class JointMLP(nn.Module):
     """
 
     def __init__(
-        self, in_shapes: Sequence[Shape], hidden: Sequence[int], out_shape: Shape, activation: Activation = nn.ReLU
+        self,
+        in_shapes: Sequence[Shape | Classes],
+        hidden: Sequence[int],
+        out_shape: Shape,
+        activation: Activation = nn.ReLU,
     ):
         super().__init__()
-        self.in_shapes, self.out_shape = [as_shape(shape) for shape in in_shapes], as_shape(out_shape)
-        sizes = [math.prod(shape) for shape in self.in_shapes]
+        self.in_shapes = [shape if isinstance(shape, Classes) else as_shape(shape) for shape in in_shapes]
+        self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
-        self.first = nn.ModuleList(nn.Linear(size, widths[0], bias=i == 0) for i, size in enumerate(sizes))
+        self.first = nn.ModuleList(_first_layer(shape, widths[0], i == 0) for i, shape in enumerate(self.in_shapes))
+        sizes = [shape.number if isinstance(shape, Classes) else math.prod(shape) for shape in self.in_shapes]
         bound = sum(sizes) ** -0.5  # nn.Linear's range for the concatenated input
         for parameter in self.first.parameters():
             nn.init.uniform_(parameter, -bound, bound)
         self.rest = nn.Sequential(activation(), *linear_layers(widths, activation)) if hidden else nn.Identity()
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The output for inputs of shapes (..., *in_shape)."""
+        """The output for inputs of shapes (..., *in_shape), and (...) for a label."""
         if len(inputs) != len(self.in_shapes):
             raise ValueError(
                 f"expected {len(self.in_shapes)} inputs, got {len(inputs)}; an encoder takes x and then the conditions "
                 "that are named in conditions="
             )
         parts = zip(self.first, inputs, self.in_shapes, strict=True)
-        joint = sum(linear(flatten_event(x, shape)) for linear, x, shape in parts)
+        joint = sum(layer(x if isinstance(shape, Classes) else flatten_event(x, shape)) for layer, x, shape in parts)
         return unflatten(self.rest(joint), self.out_shape)
+
+
+def _first_layer(shape: tuple[int, ...] | Classes, width: int, bias: bool) -> nn.Module:
+    """The part of the first layer that reads one input. A table of classes has its bias in every row."""
+    if isinstance(shape, Classes):
+        return nn.Embedding(shape.number, width)
+    return nn.Linear(math.prod(shape), width, bias=bias)
 
 
 class LabelledLinear(nn.Module):

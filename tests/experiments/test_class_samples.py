@@ -9,14 +9,14 @@ from torch import nn
 from ppvae.training import checkpoint
 from tests.experiments.scripts import script
 
-class_samples, ssvae_mnist = script("class_samples"), script("ssvae_mnist")
+class_samples, ssvae_mnist, ssvae_pairs = (script(n) for n in ("class_samples", "ssvae_mnist", "ssvae_pairs"))
 Config = class_samples.Config
 CLASSES = 10
 
 
 @pytest.fixture(autouse=True)
 def _small_networks(monkeypatch):
-    monkeypatch.setattr(ssvae_mnist, "HIDDEN", (32,))
+    monkeypatch.setattr(ssvae_pairs, "HIDDEN", (32,))
 
 
 class Shown(nn.Module):
@@ -51,20 +51,21 @@ def test_scores_have_the_binomial_error_of_the_styles():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folders = tuple(tmp_path_factory.mktemp("runs") / guide for guide in ("label", "label-style"))
+    options = {"label": {"guide": "label"}, "label-style": {}, "sdgm": {"pair": "sdgm"}}
+    folders = tuple(tmp_path_factory.mktemp("runs") / name for name in options)
     for folder in folders:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ssvae_mnist, "HIDDEN", (32,))
+            patch.setattr(ssvae_pairs, "HIDDEN", (32,))
             patch.setattr(ssvae_mnist, "save_figures", lambda *_: None)
-            ssvae_mnist.main(ssvae_mnist.Config(data="digits", smoke=True, guide=folder.name, out=folder))
+            ssvae_mnist.main(ssvae_mnist.Config(data="digits", smoke=True, out=folder, **options[folder.name]))
     return folders
 
 
-def test_main_reads_runs_of_both_guides_and_keeps_the_classifier(runs, tmp_path, capsys):
+def test_main_reads_runs_of_several_pairs_and_keeps_the_classifier(runs, tmp_path, capsys):
     config = Config(runs=runs, samples=20, epochs=10, out=tmp_path)
     report = class_samples.main(config)
     assert json.loads((tmp_path / "report.json").read_text()) == report
-    assert [run["guide"] for run in report["runs"]] == ["label", "label-style"]
+    assert [run["pair"] for run in report["runs"]] == ["label", "label-style", "sdgm"]
     assert report["classifier_accuracy"] > 0.8
     assert all(len(run["share_by_class"]) == CLASSES for run in report["runs"])
     first = capsys.readouterr().out
@@ -80,7 +81,7 @@ def test_decoder_has_the_weights_of_the_last_checkpoint(runs):
     saved, _ = checkpoint.read(runs[1] / "last.safetensors")
     prefix = checkpoint.module_prefix("pair") + "model."
     assert all(torch.equal(saved[prefix + name], weight) for name, weight in model.state_dict().items())
-    new, _ = ssvae_mnist.build_pair(run, test.event_shape, torch.device("cpu"))
+    new, _ = ssvae_pairs.build_pair(run, test.event_shape, torch.device("cpu"))
     assert not torch.equal(new.decoder.first.linear.weight, model.decoder.first.linear.weight)
 
 

@@ -21,27 +21,30 @@ from ppvae.guides import LabelGuide, LabelStyleGuide
 from ppvae.training import checkpoint
 from tests.experiments.scripts import EXPERIMENTS, script
 
-ssvae_mnist = script("ssvae_mnist")
+ssvae_mnist, ssvae_pairs = script("ssvae_mnist"), script("ssvae_pairs")
 Config = ssvae_mnist.Config
 FIGURES = {"analogies", "bounds", "class_samples", "confusion", "latent_space", "learning_curves", "reconstructions"}
 
 
 @pytest.fixture(autouse=True)
 def _small_networks(monkeypatch):
-    monkeypatch.setattr(ssvae_mnist, "HIDDEN", (32,))
+    monkeypatch.setattr(ssvae_pairs, "HIDDEN", (32,))
+    monkeypatch.setattr(ssvae_pairs, "AUXILIARY_DIM", 4)
 
 
-@pytest.mark.parametrize("guide", ["label", "label-style"])
-def test_main_writes_report_and_figures(guide, tmp_path, capsys):
-    report = ssvae_mnist.main(Config(data="digits", smoke=True, guide=guide, out=tmp_path))
+@pytest.mark.parametrize("options", [{"guide": "label"}, {}, {"pair": "adgm"}, {"pair": "sdgm"}])
+def test_main_writes_report_and_figures(options, tmp_path, capsys):
+    report = ssvae_mnist.main(Config(data="digits", smoke=True, out=tmp_path, **options))
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["data"] == "digits"
     assert report["log_p_particles"] == 100
     assert {"labels", "seed", "epochs", "seconds", "test_accuracy", "test_elbo"} < report.keys()
-    assert report["guide_bound"] < report["test_log_p"] + 4 * report["test_log_p_simulation_error"]
+    above = report["guide_bound"] - report["test_log_p"]
+    error = math.hypot(report["test_log_p_simulation_error"], 0.06)  # .06: of the guide's own 100 weights
+    assert report["test_log_p_is_lower_bound"] or above < 4 * error
     assert 0 < report["test_log_p_simulation_error"] < report["test_log_p_sampling_error"]
-    assert 0 <= report["failed_images"] <= report["fitted_images"] <= 20
-    assert report["failed_images"] == round(20 * report["khat_bad"])
+    assert 0 <= report["failed_images"] <= report["fitted_images"] <= 5
+    assert report["failed_images"] == round(5 * report["khat_bad"])
     assert {path.stem for path in tmp_path.glob("*.png")} == FIGURES
     assert "accuracy" in capsys.readouterr().out
 
@@ -80,14 +83,38 @@ def test_log_p_scores_tells_the_guide_from_the_proposal():
 
 
 def test_default_guide_gives_each_class_its_own_posterior():
-    _, guide = ssvae_mnist.build_pair(Config(), (8, 8), torch.device("cpu"))
+    _, guide = built()
     assert isinstance(guide, LabelStyleGuide)
-    _, guide = ssvae_mnist.build_pair(Config(guide="label"), (8, 8), torch.device("cpu"))
+    _, guide = built(guide="label")
     assert isinstance(guide, LabelGuide)
 
 
+@pytest.mark.parametrize(("pair", "skip"), [("adgm", False), ("sdgm", True)])
+def test_pairs_with_an_auxiliary_variable_keep_the_contract(pair, skip):
+    model, guide = built(pair=pair)
+    assert model.skip == skip
+    ppvae.check_pair(model, guide, torch.rand(6, 8, 8).round(), torch.tensor([0, -1, 3, -1, 9, 1]))
+
+
+def built(**options):
+    return ssvae_pairs.build_pair(Config(**options), (8, 8), torch.device("cpu"))
+
+
+def test_prediction_averages_over_draws_of_an_auxiliary_variable_alone():
+    assert ssvae_pairs.num_draws(Config()) == 1
+    assert ssvae_pairs.num_draws(Config(pair="adgm")) == ssvae_pairs.num_draws(Config(pair="sdgm")) == 100
+
+
 REPORT = {
-    **{"data": "mnist", "labels": 100, "seed": 0, "test_images": 10_000, "log_p_images": 100, "log_p_particles": 1000},
+    **{
+        "pair": "m2",
+        "data": "mnist",
+        "labels": 100,
+        "seed": 0,
+        "test_images": 10_000,
+        "log_p_images": 100,
+        "log_p_particles": 1000,
+    },
     **{"test_accuracy": 0.98, "test_elbo": -107.1, "training_seconds": 252.0},
     **{"test_log_p": -97.75, "test_log_p_simulation_error": 0.004, "test_log_p_sampling_error": 3.2},
     **{"test_log_p_is_lower_bound": False, "khat_bad": 0.02, "guide_bound": -98.64, "guide_khat_bad": 0.89},
@@ -164,7 +191,7 @@ def test_resumed_run_equals_an_uninterrupted_one(monkeypatch, tmp_path):
     config = {"data": "digits", "epochs": 2, "log_p_images": 5, "log_p_particles": 20}
     monkeypatch.setattr(ssvae_mnist, "save_figures", lambda *_: None)
     with monkeypatch.context() as stopping:
-        stopping.setattr(ppvae, "accuracy", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or 0.0)
+        stopping.setattr(ppvae, "accuracy", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or 0.0)
         with pytest.raises(ppvae.Interrupted, match=r"[Rr]esume"):
             ssvae_mnist.main(Config(**config, out=tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "report.json").exists()
@@ -200,6 +227,7 @@ def test_command_line_ends_with_the_status_of_a_signal(tmp_path):
         (["--labels", "0"], "expected --labels above 0, got 0"),
         (["--log-p-particles", "0"], "expected --log-p-particles above 0"),
         (["--alpha", "-1"], "alpha of at least 0"),
+        (["--pair", "adgm", "--guide", "label"], "--guide label with --pair m2 alone, got --pair adgm"),
     ],
 )
 def test_errors_are_one_line_without_traceback(options, message, monkeypatch, tmp_path, capsys):

@@ -12,6 +12,7 @@ ssvae_table = script("ssvae_table")
 
 def write_report(out, seed: int, accuracy: float, **changes) -> None:
     settings = {
+        "pair": "m2",
         "guide": "label-style",
         "objective": "elbo",
         "alpha": 10.0,
@@ -57,10 +58,12 @@ def test_table_marks_log_p_if_one_run_has_a_lower_bound(tmp_path, capsys):
 def test_runs_with_other_settings_have_their_own_row(tmp_path, capsys):
     write_report(tmp_path, 0, 0.98)
     write_report(tmp_path, 1, 0.93, augment=False)
+    write_report(tmp_path, 2, 0.97, pair="adgm", generated=0.0)
     ssvae_table.main(ssvae_table.Config(seeds=(), out=tmp_path))
     text = capsys.readouterr().out
     assert "0.9800 (1 seed)" in text
     assert "no augmentation" in text
+    assert "ppvae on mnist, adgm, elbo, warped views, consistency 10, 8 epochs, generated 0.0" in " ".join(text.split())
 
 
 def test_finished_run_with_other_settings_is_refused(tmp_path):

@@ -13,8 +13,8 @@ from ppvae.distributions.likelihoods import Gaussian
 from ppvae.engine.batch import Batch, as_batch
 from ppvae.engine.contract import AmortizedGuide, Guide, Model
 from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianMixture, LinearGaussian, SemiSupervisedVAE
-from ppvae.nn import MLP, LabelledMLP
+from ppvae.models import AuxiliaryVAE, GaussianMixture, LinearGaussian, SemiSupervisedVAE
+from ppvae.nn import MLP, Classes, JointMLP, LabelledMLP
 
 
 def linear_gaussian() -> tuple[LinearGaussian, torch.Tensor]:
@@ -129,6 +129,35 @@ class ExactLabelled(Guide):
             if y is None:
                 y = pyro.sample("y", dist.Categorical(logits=labelled_linear_log_joint(oracle, x).T))
             pyro.sample("z", dist.MultivariateNormal((x - bias[y]) @ weight @ inverse, variance * inverse))
+
+
+def auxiliary_linear(skip: bool) -> tuple[AuxiliaryVAE, torch.Tensor]:
+    """Linear networks and scales of a that are the same for all z and y: p(x | y) is Gaussian."""
+    torch.manual_seed(0)
+    inputs = [2] * skip + [2, Classes(3)]
+    decoder, auxiliary = JointMLP(inputs, [], 5), JointMLP([2, Classes(3)], [], 2 * 2)
+    with torch.no_grad():
+        for table in (decoder.first[-1].weight, auxiliary.first[-1].weight):
+            table.mul_(3)
+        auxiliary.first[0].weight[2:], auxiliary.first[1].weight[:, 2:] = 0, 0
+    return AuxiliaryVAE(decoder, auxiliary, 2, 3, Gaussian(0.7), skip).double(), torch.randn(6, 5).double()
+
+
+def auxiliary_linear_log_joint(model: AuxiliaryVAE, x: torch.Tensor) -> torch.Tensor:
+    """log p(x, y) of each class, shape (3, B).
+
+    a = U z + u_y + D e and x = A a + W z + b_y + s n, with A = 0 in the ADGM.
+    """
+    *of_a, of_z, shift = (layer.weight for layer in model.decoder.first)
+    bias = shift + next(layer.bias for layer in model.decoder.first if isinstance(layer, nn.Linear))
+    up, table = model.auxiliary.first
+    offset, log_scale = (table.weight + up.bias).split(2, -1)
+    loading = of_a[0] if of_a else torch.zeros(5, 2).to(x)
+    weight = loading @ up.weight[:2] + of_z
+    noise = loading @ (2 * log_scale[0]).exp().diag() @ loading.T
+    variance = (2 * model.likelihood.log_scale).exp() * torch.eye(5).to(x)
+    mean = bias + offset @ loading.T
+    return dist.MultivariateNormal(mean.unsqueeze(1), weight @ weight.T + noise + variance).log_prob(x) - math.log(3)
 
 
 class Walk(Model):

@@ -83,6 +83,22 @@ def test_distribution_at_runs_the_guide_no_further_than_the_site():
     assert ran == []
 
 
+def test_distribution_at_with_draws_of_earlier_latents_has_their_dimension_where_it_depends_on_them():
+    class Both(ppvae.Guide):
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                a = pyro.sample("a", dist.Normal(x, 1.0))
+                pyro.sample("y", dist.Categorical(logits=torch.stack([a, -a], -1)))
+                pyro.sample("z", dist.Normal(x, 2.0))
+
+    batch = as_batch(torch.zeros(4))
+    of_label = distribution_at(Both(), "y", batch, num_draws=3)
+    assert of_label.batch_shape == (3, 4)
+    assert len(of_label.logits[..., 0].unique()) == 12
+    assert distribution_at(Both(), "y", batch).batch_shape == (4,)
+    assert distribution_at(Both(), "z", batch, num_draws=3).batch_shape == (4,)
+
+
 def test_distribution_at_refuses_a_site_that_is_not_drawn():
     guide, batch = PAIRS["linear_gaussian"].make()[1], as_batch(torch.zeros(4, 5).double())
     with pytest.raises(ppvae.ContractError, match="draws site 'y' when it is called without labels, but it does not"):

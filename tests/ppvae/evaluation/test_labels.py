@@ -1,5 +1,7 @@
 """Predictions, accuracy and features."""
 
+import math
+
 import numpy as np
 import pyro
 import pytest
@@ -8,9 +10,11 @@ from pyro import distributions as dist
 from torch import nn
 
 import ppvae
-from ppvae.guides import CategoricalGuide, FlowGuide, MeanFieldGaussian
+from ppvae.distributions.gaussians import diagonal_normal
+from ppvae.evaluation import labels
+from ppvae.guides import AuxiliaryGuide, CategoricalGuide, FlowGuide, MeanFieldGaussian
 from ppvae.guides.flow import Reversed
-from ppvae.nn import MLP
+from ppvae.nn import MLP, Classes, JointMLP
 from tests.catalogue import ALL_PAIRS, LABELS, PAIRS
 from tests.ppvae.oracles import ExactLabelled, labelled_linear, labelled_linear_log_joint
 
@@ -118,3 +122,102 @@ def test_features_take_the_data_of_a_pair_where_only_the_model_names_the_conditi
     assert ppvae.features(guide, data).shape == (3, 2)
     with pytest.raises(ppvae.ContractError, match=r"got \['temperature'\]"):
         ppvae.features(guide, data.x, temperature=data.given["temperature"])
+
+
+# draws of the latents before the label
+
+
+def one_dimensional(width=1.5):
+    """A guide with a of length 1, and the mean over a ~ q(a | x) of a function of a (K, B, 1), by a sum on a grid."""
+    torch.manual_seed(0)
+    encoder = JointMLP([1, 5, Classes(4)], [], 2 * 2)
+    guide = AuxiliaryGuide(MLP(5, [], 2), JointMLP([1, 5], [8], 4), encoder).double()
+    with torch.no_grad():
+        guide.auxiliary.layers[-1].bias[1] = math.log(width)
+        guide.classifier.first[0].weight.mul_(5)
+        guide.classifier.rest[-1].weight.mul_(5)
+    nodes = torch.linspace(-8, 8, 10_001).double().reshape(-1, 1, 1)
+    weights = (-nodes.square() / 2).softmax(0)
+
+    def expectation(function, x):
+        q = diagonal_normal(guide.auxiliary(x))
+        return (weights * function(q.mean + q.stddev * nodes)).sum(0).detach()
+
+    return guide, expectation
+
+
+def test_predict_averages_the_probabilities_over_draws():
+    guide, expectation = one_dimensional()
+    x, draws = torch.randn(6, 5).double(), 20_000
+    probs = lambda a: guide.classifier(a, x).softmax(-1)  # noqa: E731
+    exact = expectation(probs, x)
+    deviation = (expectation(lambda a: probs(a) ** 2, x) - exact**2).clamp(min=0).sqrt()
+    found = ppvae.predict(guide, x, num_draws=draws)
+    assert ((found - exact).abs() < 4 * deviation / draws**0.5 + 1e-9).all()
+    assert deviation.max() > 0.2  # one draw is another matter
+    torch.testing.assert_close(found.sum(-1), torch.ones(6).double())
+    assert (ppvae.predict(guide, x) - exact).abs().max() > 0.1
+
+
+def test_predict_draws_by_its_seed_and_leaves_the_random_state():
+    guide, _ = one_dimensional()
+    x = torch.randn(6, 5).double()
+    before = torch.get_rng_state()
+    first, again, other = (ppvae.predict(guide, x, num_draws=7, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_predict_draws_independently_for_each_datum_and_block(monkeypatch):
+    guide, _ = one_dimensional()
+    x = torch.randn(1, 5).double().expand(8, 5)
+    monkeypatch.setattr(labels, "DRAWS", 6)  # two rows of three draws at once
+    found = ppvae.predict(guide, x, num_draws=3)
+    assert len(found.unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize("pair", ["label", "label_style"])
+def test_predict_of_a_guide_without_earlier_latents_is_exact_for_every_number_of_draws(pair):
+    _, guide, x = PAIRS[pair].make()
+    found = ppvae.predict(guide, x)
+    torch.testing.assert_close(found, guide.eval().classifier(x).softmax(-1).detach())
+    for num_draws in (2, 50):
+        assert torch.equal(ppvae.predict(guide, x, num_draws=num_draws, seed=1), found)
+
+
+def test_accuracy_is_that_of_the_averaged_probabilities():
+    guide, _ = one_dimensional()
+    x = torch.randn(300, 5).double()
+    y = ppvae.predict(guide, x, num_draws=500).argmax(-1)
+    assert ppvae.accuracy(guide, x, y, num_draws=500) == 1
+    assert ppvae.accuracy(guide, x, y, num_draws=1) < 0.95
+    assert ppvae.accuracy(guide, x, y, num_draws=1, seed=1) != ppvae.accuracy(guide, x, y, num_draws=1)
+
+
+def test_features_average_the_means_over_draws():
+    """The encoder is linear in a: the mean is that at the mean of a."""
+    guide, _ = one_dimensional()
+    x, y, draws = torch.randn(6, 5).double(), KNOWN, 10_000
+    q = diagonal_normal(guide.auxiliary(x))
+    exact = diagonal_normal(guide.encoder(q.mean, x, y)).mean
+    slope = guide.encoder.first[0].weight[:2, 0]
+    found = ppvae.features(guide, x, y, num_draws=draws)
+    assert ((found - exact).abs() < 4 * (slope * q.stddev).abs() / draws**0.5).all()
+    assert ppvae.features(guide, x, y, site="a", num_draws=3).equal(q.mean.detach())
+
+
+@pytest.mark.parametrize(
+    ("num_draws", "error", "message"),
+    [(0, ValueError, "num_draws of at least 1, got 0"), (2.5, TypeError, "num_draws to be a whole number, got 2.5")],
+)
+def test_numbers_of_draws_that_are_none_are_refused(num_draws, error, message):
+    guide, _ = one_dimensional()
+    x = torch.zeros(6, 5)
+    for evaluate in (
+        lambda: ppvae.predict(guide, x, num_draws=num_draws),
+        lambda: ppvae.accuracy(guide, x, KNOWN, num_draws=num_draws),
+        lambda: ppvae.features(guide, x, KNOWN, num_draws=num_draws),
+    ):
+        with pytest.raises(error, match=message):
+            evaluate()

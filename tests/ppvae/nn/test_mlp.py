@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.nn import MLP, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn import MLP, Classes, JointMLP, LabelledLinear, LabelledMLP
 
 
 def test_labelled_linear_equals_a_layer_of_the_concatenation():
@@ -60,3 +60,38 @@ def test_joint_mlp_refuses_another_number_of_inputs_and_other_shapes():
         JointMLP([3, 4], [8], 2)(torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"expected an input of shape \(\.\.\., 2, 4\), got \(5, 8\)"):
         JointMLP([3, (2, 4)], [8], 2)(torch.zeros(5, 3), torch.zeros(5, 8))
+
+
+def test_joint_mlp_of_a_class_is_the_network_of_the_one_hot_vector():
+    torch.manual_seed(0)
+    labelled, plain = JointMLP([3, Classes(4)], [16], 2), JointMLP([3, 4], [16], 2)
+    with torch.no_grad():
+        for mine, theirs in zip(plain.first, labelled.first, strict=True):
+            mine.weight.copy_(theirs.weight.T if isinstance(theirs, nn.Embedding) else theirs.weight)
+        plain.first[0].bias.copy_(labelled.first[0].bias)
+    plain.rest.load_state_dict(labelled.rest.state_dict())
+    x, y = torch.randn(5, 3), torch.tensor([0, 3, 1, 1, 2])
+    torch.testing.assert_close(labelled(x, y), plain(x, nn.functional.one_hot(y, 4).float()))
+
+
+def test_joint_mlp_multiplies_each_input_once_for_all_classes():
+    network = JointMLP([2, (2, 3), Classes(4)], [7], 2)
+    rows = []
+    for layer, length in zip(network.first[:2], (2, 6), strict=True):
+        layer.register_forward_hook(lambda _, args, output, n=length: rows.append(args[0].numel() // n))
+    a, x = torch.randn(8, 5, 2), torch.randn(5, 2, 3)
+    output = network(a, x, torch.arange(4).reshape(4, 1, 1))
+    assert rows == [8 * 5, 5]
+    assert output.shape == (4, 8, 5, 2)
+    torch.testing.assert_close(output[1], network(a, x, torch.ones(5, dtype=torch.long)))
+
+
+def test_joint_mlp_starts_in_the_range_of_the_network_of_the_one_hot_vector():
+    parts = [layer.weight.flatten() for layer in JointMLP([Classes(30), 70], [50], 1).first]
+    assert torch.cat(parts).abs().max() <= 0.1
+    assert min(part.abs().max() for part in parts) > 0.099
+
+
+def test_classes_refuses_none():
+    with pytest.raises(ValueError, match="at least one class, got 0"):
+        Classes(0)

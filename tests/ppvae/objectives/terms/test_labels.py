@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ppvae
+from ppvae.distributions.gaussians import diagonal_normal
 from ppvae.distributions.likelihoods import Gaussian
 from ppvae.engine.batch import as_batch
 from ppvae.guides import LabelStyleGuide
@@ -64,6 +65,29 @@ def test_classifier_loss_refuses_a_guide_without_a_classifier():
     model, guide, x = PAIRS["gaussian_vae"].make()
     with pytest.raises(ppvae.ContractError, match="draws site 'y'"):
         (ppvae.ELBO() + ppvae.ClassifierLoss(1.0)).loss(model, guide, x, LABELS)
+
+
+@pytest.mark.parametrize("pair", ["adgm", "sdgm"])
+def test_classifier_loss_of_an_auxiliary_variable_is_the_mean_over_its_draws(pair):
+    model, guide, x = PAIRS[pair].make()
+    particles = ppvae.draw(model, guide, x, LABELS, num_particles=5)
+    a, y = particles.draws["a"], LABELS.clamp(min=0).expand(5, -1)
+    log_q = guide.classifier(a, x).log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    found = ppvae.ClassifierLoss(3.0).penalty(particles)
+    torch.testing.assert_close(found, torch.where(KNOWN, -3 * log_q.mean(0), 0.0))
+
+
+def test_classifier_loss_of_labelled_data_draws_an_auxiliary_variable_and_trains_what_it_comes_from():
+    model, guide, x = PAIRS["adgm"].make()
+    particles = ppvae.draw(model, guide, x, LABELS.clamp(min=0))
+    torch.manual_seed(3)
+    found = ppvae.ClassifierLoss(1.0).penalty(particles)
+    torch.manual_seed(3)
+    q = diagonal_normal(guide.auxiliary(x))
+    log_q = guide.classifier(q.rsample(), x).log_softmax(-1)[range(len(x)), LABELS.clamp(min=0)]
+    torch.testing.assert_close(found, -log_q)
+    found.sum().backward()
+    assert all(p.grad.abs().sum() > 0 for part in (guide.auxiliary, guide.classifier) for p in part.parameters())
 
 
 @pytest.mark.parametrize("alpha", [-1.0, float("nan")])
