@@ -7,10 +7,11 @@ from ppvae.nn.corruption import CorruptInput, GaussianNoise, MaskingNoise
 from ppvae.nn.dictionary import Dictionary
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
-from ppvae.nn.mlp import MLP, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn.mlp import MLP, AppendLabel, JointMLP, LabelledLinear, LabelledMLP
 
 __all__ = [
     "MLP",
+    "AppendLabel",
     "Autocast",
     "ConvClassifier",
     "ConvDecoder",

@@ -4,6 +4,7 @@ Each metric is a function of a :class:`Representation` and a seed; it neither re
 Factors of one value are left out.
 """
 
+from ppvae.evaluation.disentanglement.agreement import Agreement, agreement
 from ppvae.evaluation.disentanglement.importance import DCI, completeness_of, dci, disentanglement_of
 from ppvae.evaluation.disentanglement.information import (
     ModularityExplicitness,
@@ -32,10 +33,12 @@ __all__ = [
     "DCI",
     "METRICS",
     "AggregatePosterior",
+    "Agreement",
     "Disentanglement",
     "ModularityExplicitness",
     "Representation",
     "aggregate_posterior",
+    "agreement",
     "completeness_of",
     "critic_correlation",
     "dci",
