@@ -20,7 +20,7 @@ Scores = Mapping[str, Sequence[float | None]]
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Rank and linear correlations of M metrics, as returned by :func:`agreement`.
+    """Rank and linear correlations of M metrics, as returned by :func:`metric_agreement`.
 
     Attributes:
         names: of the metrics.
@@ -31,8 +31,8 @@ class Agreement:
 
     Example:
 
-        >>> from ppvae.evaluation.disentanglement import agreement
-        >>> found = agreement({"factor_vae": [0.5, 0.6, 0.8, 0.9], "mig": [0.1, 0.3, 0.2, 0.4]})
+        >>> from ppvae.evaluation.disentanglement import metric_agreement
+        >>> found = metric_agreement({"factor_vae": [0.5, 0.6, 0.8, 0.9], "mig": [0.1, 0.3, 0.2, 0.4]})
         >>> {name: round(value, 3) for name, (value, _) in found.between("factor_vae", "mig").items()}
         {'pearson': 0.707, 'kendall': 0.667, 'spearman': 0.8}
     """
@@ -79,7 +79,7 @@ class Agreement:
         )
 
 
-def agreement(scores: Scores) -> Agreement:
+def metric_agreement(scores: Scores) -> Agreement:
     """Pearson, Kendall (tau-b) and Spearman correlations between metrics over runs, with p-values.
 
     Two metrics are compared over the runs in which both have a score. Their coefficients are NaN where these are fewer
@@ -96,8 +96,9 @@ def agreement(scores: Scores) -> Agreement:
 
     Example:
 
-        >>> from ppvae.evaluation.disentanglement import agreement
-        >>> found = agreement({"mig": [0.1, 0.2, 0.4, None], "sap": [0.3, 0.2, 0.1, 0.0], "irs": [0.5, 0.5, 0.5, 0.5]})
+        >>> from ppvae.evaluation.disentanglement import metric_agreement
+        >>> scores = {"mig": [0.1, 0.2, 0.4, None], "sap": [0.3, 0.2, 0.1, 0.0], "irs": [0.5, 0.5, 0.5, 0.5]}
+        >>> found = metric_agreement(scores)
         >>> found.num_runs.tolist()
         [[3, 3, 3], [3, 4, 4], [3, 4, 4]]
         >>> found.coefficients["spearman"].round(2).tolist()
