@@ -37,7 +37,7 @@ def test_coefficients_and_p_values_are_those_of_scipy(kind):
 
 
 def test_coefficients_of_four_runs_by_hand():
-    """Ranks 1234 and 2134: one of six pairs is discordant, sum d^2 = 2; deviations (-3, -1, 1, 3)/2, (-1, -3, 1, 3)/2."""
+    """Ranks 1234 and 2134: one of six pairs is discordant, sum d^2 = 2; deviations of (-3, -1, 1, 3) / 2 and so on."""
     found = metric_agreement({"a": [1, 2, 3, 4], "b": [2, 1, 3, 4]}).between("a", "b")
     assert found["kendall"][0] == pytest.approx((5 - 1) / 6)
     assert found["spearman"][0] == pytest.approx(1 - 6 * 2 / (4 * 15))
