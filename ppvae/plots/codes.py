@@ -115,12 +115,15 @@ def latent_plane(codes: Tensor, labels: Tensor, prior: bool = True) -> Figure:
     return figure
 
 
-def mutual_information_heatmap(information: ArrayLike, factor_names: Sequence[str]) -> Figure:
+def mutual_information_heatmap(
+    information: ArrayLike, factor_names: Sequence[str], dimension_names: Sequence[str] | None = None
+) -> Figure:
     """Mutual information of dimensions and factors, one row for each dimension, one column for each factor.
 
     Args:
         information: I(z_d; v_k), nats, shape (D, F).
         factor_names: F names.
+        dimension_names: D names; z0, z1 and so on if None.
 
     Example:
 
@@ -137,7 +140,7 @@ def mutual_information_heatmap(information: ArrayLike, factor_names: Sequence[st
     texts = [[f"{value:.2f}" for value in row] for row in information]
     _write_into_cells(axes, information > 0.5 * information.max(), texts)
     axes.set_xticks(range(columns), factor_names)
-    axes.set_yticks(range(rows), [f"z{d}" for d in range(rows)])
+    axes.set_yticks(range(rows), dimension_names or [f"z{d}" for d in range(rows)])
     axes.xaxis.tick_top()
     figure.colorbar(picture, ax=axes, label="mutual information, nats")
     return figure

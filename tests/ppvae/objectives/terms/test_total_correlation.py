@@ -333,8 +333,9 @@ def test_fit_trains_a_critic_of_vector_and_class_and_refuses_labels():
     result = ppvae.fit(model, guide, objective, x, epochs=2, batch_size=3, progress=False)
     assert {"critic/z+y", "total_correlation/z+y", "rate/y"} <= result.metrics[-1].keys()
     assert all((a != b).any() for a, b in zip(before, objective.players[0].module.parameters(), strict=True))
+    labelled = ppvae.data.Dataset(x, LABELS.clamp(min=0))
     with pytest.raises(ppvae.ContractError, match="expected data without labels"):
-        ppvae.fit(model, guide, objective, x, LABELS.clamp(min=0), epochs=1, batch_size=3, progress=False)
+        ppvae.fit(model, guide, objective, labelled, epochs=1, batch_size=3, progress=False)
 
 
 @pytest.mark.parametrize(("site", "message"), [((), "the name of a latent"), (("z", "z"), "several different ones")])
