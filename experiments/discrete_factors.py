@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import ppvae
 from ppvae import plots
@@ -81,14 +81,10 @@ def save_classes(model, guide, data: Dataset, folder: Path) -> None:
     device = next(model.parameters()).device
     z = ppvae.features(guide, x).to(device)
     with torch.no_grad():
-        each = [model.decode(z, torch.full((len(x),), label, device=device), 2).mean for label in classes_of(model)]
-    rows = torch.stack([x, ppvae.reconstruct(model, guide, x).cpu(), *(images.cpu() for images in each)])
-    labels = ["image", "reconstruction", *(f"class {label}" for label in classes_of(model))]
+        each = model.decode(z, torch.arange(model.num_classes, device=device).unsqueeze(-1), x.dim() - 1).mean
+    rows = torch.cat([x.unsqueeze(0), ppvae.reconstruct(model, guide, x).cpu().unsqueeze(0), each.cpu()])
+    labels = ["image", "reconstruction", *(f"class {label}" for label in range(model.num_classes))]
     plots.image_grid(rows, labels).savefig(folder / "classes.png", dpi=120)
-
-
-def classes_of(model: nn.Module) -> range:
-    return range(model.num_classes)
 
 
 def print_report(report: dict) -> None:

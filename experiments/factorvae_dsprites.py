@@ -16,7 +16,7 @@ Their schedule is ``--steps 300000 --learning-rate 1e-4 --critic-learning-rate 1
 
 Writes to the run folder: settings.json, checkpoints, metrics.jsonl, correlations.json, report.json, codes.safetensors
 (means and scales of the whole grid), traversals.png, traversals.gif, reconstructions.png, information.png,
-total_correlation.png; for factor-vae-discrete also classes.png and probabilities.safetensors. The same command again resumes an interrupted run; with more ``--steps`` (from 1,000 on) it
+total_correlation.png. The same command again resumes an interrupted run; with more ``--steps`` (from 1,000 on) it
 trains a finished run further.
 """
 
@@ -28,13 +28,14 @@ from typing import Literal
 
 import discrete_factors
 import torch
+from dsprites_figures import save_figures
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from total_correlations import correlations, final_row, later_critic, log_ratio, record, recorded
 
 import ppvae
-from ppvae import AdversarialDivergence, adversarial_autoencoder, cli, plots
+from ppvae import AdversarialDivergence, adversarial_autoencoder, cli
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import Disentanglement, Representation, represent, score
 from ppvae.guides import LabelGuide, MeanFieldGaussian
@@ -269,28 +270,6 @@ def reconstruction_error(model, guide, data: Dataset, seed: int) -> float:
     """- E log p(x | z) over randomly chosen images, in nats."""
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     return ppvae.evaluate_loss(ppvae.Reconstruction(), model, guide, data.take(rows), seed=seed)
-
-
-def save_figures(model, guide, data: Dataset, found: Disentanglement, folder: Path) -> None:
-    save_images(model, guide, data, found.representation.kl, folder)
-    found.plot().savefig(folder / "information.png", dpi=120)
-    rows = recorded(folder)
-    if rows:
-        names = {"total_correlation": "exact, all data", "critic": "by the critic"}
-        series = {label: [row[name] for row in rows] for name, label in names.items() if name in rows[0]}
-        figure = plots.curves([row["step"] for row in rows], series, "step", "total correlation, nats")
-        figure.savefig(folder / "total_correlation.png", dpi=120)
-
-
-def save_images(model, guide, data: Dataset, kl: Tensor, folder: Path) -> None:
-    """Traversals in the order of decreasing KL of the dimensions, and reconstructions."""
-    heart = data.factors.index(torch.tensor([[2 * size // 3 for size in data.factors.sizes]]))
-    traversed = ppvae.traversals(model, guide, data.rows(heart)).cpu()
-    plots.traversal_grid(traversed, kl).savefig(folder / "traversals.png", dpi=120)
-    plots.animate(traversed[kl.argsort(descending=True)], folder / "traversals.gif")
-    x = data.rows(torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:10])
-    rows = torch.stack([x, ppvae.reconstruct(model, guide, x).cpu()])
-    plots.image_grid(rows, ["image", "reconstruction"]).savefig(folder / "reconstructions.png", dpi=120)
 
 
 def flat(report: dict) -> dict:
