@@ -142,7 +142,9 @@ def _drawn_class(particles: Particles, site: Site) -> Tensor:
     fn = site.distribution
     shape = particles.num_particles, particles.batch_size
     drawn = fn.expand((*fn.batch_shape[:-2], *shape)).sample().reshape(shape)
-    return drawn if site.known is None else torch.where(site.known, site.data, drawn)
+    if site.known is None or site.data is None:
+        return drawn
+    return torch.where(site.known, site.data, drawn)
 
 
 def _encoded(site: Site | None, at: Tensor) -> Tensor:
