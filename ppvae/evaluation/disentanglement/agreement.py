@@ -1,5 +1,6 @@
 """Agreement of metrics: correlations between the scores that several metrics give to the same runs."""
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEAST_RUNS = 3  # with two every coefficient is 1 or -1
+EXACT_RUNS = 8  # up to which Spearman's p-value counts all orders of the runs
+ROUNDING = 1e-9  # of a sum of products of ranks
 
 Scores = Mapping[str, Sequence[float | None]]
 
@@ -71,20 +74,23 @@ class Agreement:
         return table
 
     def plot(self) -> "Figure":
-        """The coefficients, by :func:`ppvae.plots.correlation_heatmaps`."""
+        """The coefficients, by :func:`ppvae.plots.correlation_heatmaps`, with the number of runs as title."""
         from ppvae.plots import correlation_heatmaps
 
-        return correlation_heatmaps(
-            {f"{kind.capitalize()} correlation": found for kind, found in self.coefficients.items()}, self.names
-        )
+        panels = {f"{kind.capitalize()} correlation": found for kind, found in self.coefficients.items()}
+        figure = correlation_heatmaps(panels, self.names)
+        least, most = self.num_runs.min(), self.num_runs.max()
+        figure.suptitle(f"agreement over {most} runs" if least == most else f"agreement over {least} to {most} runs")
+        return figure
 
 
 def metric_agreement(scores: Scores) -> Agreement:
     """Pearson, Kendall (tau-b) and Spearman correlations between metrics over runs, with p-values.
 
     Two metrics are compared over the runs in which both have a score. Their coefficients are NaN where these are fewer
-    than three runs, or where one of the two metrics is constant over them. The p-values hold for independent runs: the
-    checkpoints of one run, or runs that share a recipe, are not independent.
+    than three runs, or where one of the two metrics is constant over them. The p-values are those of scipy, except that
+    Spearman's is exact for up to eight runs. They hold for independent runs; the checkpoints of one run are not
+    independent.
 
     Args:
         scores: values of each metric for R runs, in the same order; None or NaN where a run has no score.
@@ -123,7 +129,25 @@ def metric_agreement(scores: Scores) -> Agreement:
 def _coefficients() -> dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]]:
     from scipy import stats
 
-    return {"pearson": stats.pearsonr, "kendall": stats.kendalltau, "spearman": stats.spearmanr}
+    return {"pearson": stats.pearsonr, "kendall": stats.kendalltau, "spearman": _spearman}
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The coefficient and its p-value: that of scipy has a t distribution, and is 0 for one order of few runs."""
+    from scipy import stats
+
+    value, p = stats.spearmanr(one, other)
+    if len(one) > EXACT_RUNS:
+        return value, p
+    ranks, others = (stats.rankdata(values) - (len(one) + 1) / 2 for values in (one, other))
+    products = others[_orders(len(one))] @ ranks
+    return value, float((np.abs(products) >= abs(others @ ranks) - ROUNDING).mean())
+
+
+@functools.cache
+def _orders(count: int) -> np.ndarray:
+    """All orders of so many runs, shape (count!, count)."""
+    return np.array(list(itertools.permutations(range(count))))
 
 
 def _table_of(scores: Scores) -> np.ndarray:

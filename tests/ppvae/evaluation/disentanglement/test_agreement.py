@@ -1,6 +1,7 @@
 """Agreement of metrics: against scipy, values by hand, missing and constant scores."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_coefficients_of_four_runs_by_hand():
     assert found["kendall"][1] == pytest.approx(2 * 4 / 24)  # 4 of 24 orders have at most one discordant pair
 
 
+@pytest.mark.parametrize("runs", [3, 4, 8])
+def test_spearmans_p_value_of_one_order_counts_both_directions(runs):
+    """Two of n! orders; scipy's own is 0."""
+    scores = {"a": range(runs), "b": [-(run**3) for run in range(runs)]}
+    assert metric_agreement(scores).between("a", "b")["spearman"] == pytest.approx((-1, 2 / math.factorial(runs)))
+
+
+def test_spearmans_p_value_of_few_runs_is_that_of_all_permutations():
+    one, other = [1.0, 2.0, 2.0, 5.0, 4.0, 9.0], [0.3, 0.1, 0.4, 0.4, 0.8, 0.5]
+    expected = stats.permutation_test(
+        (one,),
+        lambda values: abs(stats.spearmanr(values, other).statistic),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=np.inf,
+    )
+    found = metric_agreement({"a": one, "b": other}).between("a", "b")["spearman"]
+    assert found == pytest.approx((stats.spearmanr(one, other).statistic, expected.pvalue))
+
+
 def test_kendall_corrects_for_ties():
     """Tau-b: 2 concordant pairs, one tie in a: 2 / sqrt((3 - 1) 3)."""
     found = metric_agreement({"a": [1, 1, 2], "b": [1, 2, 3]}).between("a", "b")
@@ -72,6 +93,11 @@ def test_coefficient_without_a_definition_is_nan_and_the_others_stay(column, rec
     assert not len(recwarn)  # scipy warns of constant input
 
 
+def test_title_of_the_figure_has_the_least_and_the_most_runs():
+    figure = metric_agreement({"a": [1, 2, 3, 4], "b": [2, None, 3, 4]}).plot()
+    assert figure.get_suptitle() == "agreement over 3 to 4 runs"
+
+
 def test_metric_that_is_constant_over_the_common_runs_is_constant():
     found = metric_agreement({"a": [1, 2, 3, None], "b": [0.5, 0.5, 0.5, 0.9]})
     assert np.isnan(found.coefficients["pearson"][0, 1])
@@ -89,7 +115,9 @@ def test_agreement_is_written_as_json_and_shown_as_table_and_figure():
         console.print(found.table())
     assert "0.800 (0.2)" in capture.get()
     assert "0.667 (0.33)" in capture.get()
-    panels = found.plot().axes[:3]
+    figure = found.plot()
+    assert figure.get_suptitle() == "agreement over 4 runs"
+    panels = figure.axes[:3]
     assert [axes.get_title() for axes in panels] == [f"{kind.capitalize()} correlation" for kind in KINDS]
     assert np.ma.getmaskarray(np.ma.masked_invalid(panels[0].images[0].get_array()))[2].all()
 
