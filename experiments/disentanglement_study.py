@@ -8,22 +8,32 @@ a time), GNU parallel on several machines that share the folder, or a job array.
     python experiments/disentanglement_study.py                                      # all runs, one after another
     python experiments/disentanglement_study.py --list | xargs -d '\n' -P 2 -I {} sh -c {}
     python experiments/disentanglement_study.py --runs                               # the table of the finished runs
+    python experiments/disentanglement_study.py --runs vae beta-vae:4 factor-vae:35 beta-tcvae:6 \
+        --settings.steps 10000 --settings.correlations 10 --settings.stage-scores --settings.leave-out dci \
+        --agreement checkpoints
 
 Claim: Kim and Mnih 2018 ("Disentangling by Factorising"): FactorVAE score .82 (gamma 40) and .73 (beta-VAE, beta 4)
 after 300,000 steps. The closest reproduction reports MIG .43 (gamma 40), and .45 to .50 for beta-TCVAE. UDR needs no
 factors; it compares the seeds of one row and needs at least two.
 
-Writes to the run folder: a folder for each run, table.json, scatter.png.
+The agreement of the metrics is that of the finished runs: Pearson, Kendall and Spearman correlations with their
+p-values. The same paper reports .404, .310 and .444 for the FactorVAE and the Higgins metric. With ``--agreement
+checkpoints`` each checkpoint at which a run was scored (``--settings.stage-scores``) counts as a run. Checkpoints of
+one run are not independent, and the p-values then mean nothing.
+
+Writes to the run folder: a folder for each run, table.json, scatter.png, agreement.json, agreement.png.
 """
 
 import json
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
-from factorvae_dsprites import ANNEALED, RECIPES, flat, settings
+from factorvae_dsprites import OWN_SETTINGS, RECIPES, flat, settings
 from factorvae_dsprites import Config as Run
 from factorvae_dsprites import main as run
 from matplotlib.figure import Figure
@@ -34,7 +44,7 @@ from torch import tensor
 
 from ppvae import cli, plots
 from ppvae.data.sprites import SPRITES
-from ppvae.evaluation.disentanglement import Representation, udr
+from ppvae.evaluation.disentanglement import Agreement, Representation, metric_agreement, udr
 from ppvae.training.run_folder import RunFolderInUseError
 from ppvae.training.study import finished, reports
 
@@ -58,7 +68,9 @@ COLUMNS = {
     "total_correlation_by_later_critic": "TC by a later critic",
     "rate": "rate, nats",
 }
-OWN = ("recipe", "strength", "seed", *ANNEALED)  # settings in which the runs of a study differ
+SCORES = [key for key in COLUMNS if key not in ("reconstruction", "rate") and not key.startswith("total_correlation")]
+PUBLISHED = {"pearson": 0.404, "kendall": 0.310, "spearman": 0.444}  # of the FactorVAE and the Higgins metric
+OWN = ("recipe", "strength", "seed", *chain(*OWN_SETTINGS.values()))  # settings in which the runs of a study differ
 LENGTH = "steps"  # a run with fewer is continued
 
 
@@ -72,6 +84,8 @@ class Config:
     )
     """RECIPE or RECIPE:STRENGTH."""
     seeds: tuple[int, ...] = (0,)
+    agreement: Literal["runs", "checkpoints"] = "runs"
+    """What the agreement of the metrics is computed over."""
     list: bool = False
     """Print the commands of the unfinished runs without running them."""
     settings: Run = field(default_factory=Run)
@@ -98,6 +112,7 @@ def main(config: Config) -> list[dict]:
     if figure is not None:
         figure.savefig(config.out / "scatter.png", dpi=120)
     print_table(table, found[0])
+    save_agreement(config, found)
     return table
 
 
@@ -161,6 +176,29 @@ def scatter(rows: dict[str, list[dict]]) -> Figure | None:
     shown = {key: label for key, label in shown.items() if all(key in r for group in rows.values() for r in group)}
     points = {name: [[r[key] for key in ("reconstruction", *shown)] for r in group] for name, group in rows.items()}
     return plots.scatter(points, "reconstruction error, nats", list(shown.values())) if shown else None
+
+
+def save_agreement(config: Config, found: list[dict]) -> None:
+    """Compute the agreement of the metrics, print it and write it; nothing for fewer than two metrics."""
+    rows = found if config.agreement == "runs" else [row for report in found for row in report["correlations"]]
+    scores = {label: [row.get(key) for row in rows] for key, label in COLUMNS.items() if key in SCORES}
+    scores = {label: column for label, column in scores.items() if any(value is not None for value in column)}
+    if len(scores) < 2:
+        return
+    agreed = metric_agreement(scores)
+    (config.out / "agreement.json").write_text(json.dumps(agreed.to_dict(), indent=2, allow_nan=False) + "\n")
+    agreed.plot().savefig(config.out / "agreement.png", dpi=120)
+    print_agreement(agreed, f"agreement of the metrics over {len(rows)} {config.agreement}")
+
+
+def print_agreement(agreed: Agreement, title: str) -> None:
+    table = agreed.table()
+    table.title = title
+    Console().print(table)
+    if {COLUMNS["factor_vae"], COLUMNS["higgins"]} <= set(agreed.names):
+        ours = agreed.between(COLUMNS["factor_vae"], COLUMNS["higgins"])
+        compared = ", ".join(f"{kind} {ours[kind][0]:.3f} (published {PUBLISHED[kind]:.3f})" for kind in PUBLISHED)
+        Console().print(f"FactorVAE and Higgins: {compared}")
 
 
 def print_table(table: list[dict], one: dict) -> None:

@@ -11,6 +11,7 @@ Their schedule is ``--steps 300000 --learning-rate 1e-4 --critic-learning-rate 1
 
     python experiments/factorvae_dsprites.py --recipe factor-vae --strength 35
     python experiments/factorvae_dsprites.py --recipe beta-vae
+    python experiments/factorvae_dsprites.py --recipe factor-vae-discrete     # z and a class; see discrete_factors.py
     python experiments/factorvae_dsprites.py --steps 300 --leave-out dci --out runs/look
 
 Writes to the run folder: settings.json, checkpoints, metrics.jsonl, correlations.json, report.json, codes.safetensors
@@ -25,19 +26,21 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import discrete_factors
 import torch
+from dsprites_figures import save_figures
 from rich.console import Console
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from total_correlations import correlations, final_row, later_critic, log_ratio, record, recorded
 
 import ppvae
-from ppvae import AdversarialDivergence, adversarial_autoencoder, cli, plots
+from ppvae import AdversarialDivergence, adversarial_autoencoder, cli
 from ppvae.data import Dataset, load
 from ppvae.evaluation.disentanglement import Disentanglement, Representation, represent, score
-from ppvae.guides import MeanFieldGaussian
-from ppvae.models import GaussianVAE
-from ppvae.nn import Autocast, ConvDecoder, ConvEncoder
+from ppvae.guides import LabelGuide, MeanFieldGaussian
+from ppvae.models import GaussianVAE, SemiSupervisedVAE
+from ppvae.nn import AppendLabel, Autocast, ConvDecoder, ConvEncoder
 from ppvae.objectives import critic_network
 from ppvae.training import Batching, RunDir, environment, resolve_device
 from ppvae.training.run_folder import locked
@@ -45,7 +48,7 @@ from ppvae.training.study import claim, withdraw_report, write_report
 
 Recipe = Literal[
     *("vae", "beta-vae", "factor-vae", "beta-tcvae", "dip-vae-i", "dip-vae-ii", "annealed-vae", "geco"),
-    *("info-vae", "info-vae-stein", "info-vae-adversarial", "wae", "adversarial-autoencoder"),
+    *("info-vae", "info-vae-stein", "info-vae-adversarial", "wae", "adversarial-autoencoder", "factor-vae-discrete"),
 ]
 RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], float]] = {  # and the default strength
     "vae": (lambda strength, config, n: ppvae.ELBO(), 1.0),
@@ -64,8 +67,15 @@ RECIPES: dict[str, tuple[Callable[[float, "Config", int], ppvae.Objective], floa
     ),
     "wae": (lambda strength, config, n: ppvae.wae(strength), 1000.0),
     "adversarial-autoencoder": (lambda weight, config, n: adversarial_autoencoder(weight, **critic(config)), 1.0),
+    discrete_factors.RECIPE: (
+        lambda gamma, config, n: discrete_factors.objective(gamma, config, critic(config, config.classes)),
+        35.0,
+    ),
 }
-ANNEALED = ("gamma", "ramp")  # settings that only annealed-vae reads
+OWN_SETTINGS = {  # those that one recipe alone reads
+    "annealed-vae": ("gamma", "ramp"),
+    discrete_factors.RECIPE: ("classes", "class_weight", "class_ramp"),
+}
 CHANNELS, WIDTH = (32, 32, 64, 64), 128
 EPOCH = 1000  # steps
 IMAGES = 10_000  # on which the reconstruction error is computed
@@ -90,6 +100,12 @@ class Config:
     fills its capacity with one shift of all codes; 20 nats per nat still hold the KL at its target."""
     ramp: int = 3333
     """Steps in which AnnealedVAE's capacity grows from 0 to its strength. With 10,000 the same shift filled it."""
+    classes: int = 3
+    """Classes of factor-vae-discrete."""
+    class_weight: float = 200.0
+    """Weight of the KL of the class at the start."""
+    class_ramp: int = 20_000
+    """Steps in which that weight goes to 1."""
     initial_scale: float | None = 0.03
     """Standard deviation of the pair's initial weights, with biases 0; None for torch's default."""
     bfloat16: bool = True
@@ -98,6 +114,8 @@ class Config:
     correlations: int = 5
     """Number of times that the total correlation of all data is computed during training; each takes a pass over the
     data. Values of a shorter run in the same folder are kept."""
+    stage_scores: bool = False
+    """Compute the metrics as often as the total correlation, for disentanglement_study.py --agreement checkpoints."""
     leave_out: tuple[str, ...] = ()
     """Metrics to skip, such as dci, the slowest."""
     seed: int = 0
@@ -125,20 +143,24 @@ def run(config: Config, folder: Path) -> dict:
     save_file({"means": codes.codes, "scales": codes.scales}, folder / "codes.safetensors")
     found = score(codes, critic=log_ratio(objective), seed=config.seed, leave_out=config.leave_out, progress=True)
     if found.aggregate is not None:
-        record(folder, final_row(config.steps, found))
+        record(folder, {**final_row(config.steps, found), **(found.scores if config.stage_scores else {})})
     error = reconstruction_error(model, guide, data, config.seed)
     save_figures(model, guide, data, found, folder)
     report = {**settings(config), "reconstruction": error, **found.to_dict()}
+    if config.recipe == discrete_factors.RECIPE:
+        report |= discrete_factors.evaluate(model, guide, data, codes, config, folder)
     report["total_correlation_by_later_critic"] = later_critic(codes, config.seed)
     report |= {"correlations": recorded(folder), "training_seconds": seconds, **environment(device)}
     write_report(folder, report)
     print_report(report, found)
+    discrete_factors.print_report(report)
     return report
 
 
 def settings(config: Config) -> dict:
     """The settings that determine the result of the run."""
-    others = ("device", "out", "correlations", *(() if config.recipe == "annealed-vae" else ANNEALED))
+    of_others = [name for recipe, names in OWN_SETTINGS.items() if recipe != config.recipe for name in names]
+    others = ("device", "out", "correlations", "stage_scores", *of_others)
     own = asdict(config) | {"strength": strength(config)}
     return {name: value for name, value in own.items() if name not in others}
 
@@ -152,15 +174,24 @@ def run_folder(config: Config) -> Path:
 
 
 def build_pair(config: Config, data: Dataset) -> tuple[nn.Module, nn.Module]:
-    body = ConvEncoder(data.event_shape, CHANNELS, WIDTH)
-    decoder = ConvDecoder(config.latent_dim, CHANNELS[::-1], data.event_shape, hidden=[WIDTH])
-    if config.bfloat16:
-        body, decoder = Autocast(body), Autocast(decoder)
-    encoder = nn.Sequential(body, nn.ReLU(), nn.Linear(WIDTH, 2 * config.latent_dim))
+    classes = config.classes if config.recipe == discrete_factors.RECIPE else 0
+    encoder = build_encoder(config, data, 2 * config.latent_dim)
+    decoder = ConvDecoder(config.latent_dim + classes, CHANNELS[::-1], data.event_shape, hidden=[WIDTH])
+    decoder = Autocast(decoder) if config.bfloat16 else decoder
+    model, guide = GaussianVAE(decoder, config.latent_dim), MeanFieldGaussian(encoder)
+    if classes:
+        model = SemiSupervisedVAE(AppendLabel(decoder, classes), config.latent_dim, classes)
+        guide = LabelGuide(build_encoder(config, data, classes), encoder)
     if config.initial_scale is not None:
-        for network in (encoder, decoder):
-            network.apply(partial(initialise, scale=config.initial_scale))
-    return GaussianVAE(decoder, config.latent_dim), MeanFieldGaussian(encoder)
+        for part in (guide, model):
+            part.apply(partial(initialise, scale=config.initial_scale))
+    return model, guide
+
+
+def build_encoder(config: Config, data: Dataset, features: int) -> nn.Module:
+    body = ConvEncoder(data.event_shape, CHANNELS, WIDTH)
+    body = Autocast(body) if config.bfloat16 else body
+    return nn.Sequential(body, nn.ReLU(), nn.Linear(WIDTH, features))
 
 
 def initialise(layer: nn.Module, scale: float) -> None:
@@ -174,12 +205,13 @@ def build_objective(config: Config, num_data: int) -> ppvae.Objective:
     return RECIPES[config.recipe][0](strength(config), config, num_data)
 
 
-def critic(config: Config) -> dict:
+def critic(config: Config, classes: int = 0) -> dict:
     """The arguments of a recipe that describe its critic."""
-    network = critic_network(config.latent_dim)
+    latent_dim = config.latent_dim + classes
+    network = critic_network(latent_dim)
     network = Autocast(network) if config.bfloat16 else network
     optimizer = ppvae.adam(config.critic_learning_rate, betas=(0.5, 0.9))
-    return {"latent_dim": config.latent_dim, "critic": network, "optimizer": optimizer}
+    return {"latent_dim": latent_dim, "critic": network, "optimizer": optimizer}
 
 
 def train(config: Config, model, guide, objective, data: Dataset, folder: Path) -> tuple[float, Representation]:
@@ -189,13 +221,20 @@ def train(config: Config, model, guide, objective, data: Dataset, folder: Path) 
         if last["epoch"] == stage:  # otherwise the folder holds a longer run
             codes = represent(model, guide, data, progress=True)
         if last["epoch"] == stage and last["step"] < config.steps:
-            record(folder, {"step": last["step"], **correlations(codes, objective, config.seed)})
+            row = {"step": last["step"], **correlations(codes, objective, config.seed)}
+            record(folder, row | stage_scores(config, codes))
     if last["epoch"] != stage:
         raise ValueError(
             f"expected a run of at most {config.steps} steps in {folder}, got one of {last['step']} steps; "
             "choose another folder (--out)"
         )
     return last["seconds"], codes
+
+
+def stage_scores(config: Config, codes: Representation) -> dict[str, float]:
+    """The metrics of a checkpoint, if they are wanted."""
+    leave_out = {*config.leave_out, "aggregate"}
+    return score(codes, seed=config.seed, leave_out=leave_out).scores if config.stage_scores else {}
 
 
 def train_to(stage: int, config: Config, model, guide, objective, data: Dataset, folder: Path) -> dict:
@@ -231,31 +270,6 @@ def reconstruction_error(model, guide, data: Dataset, seed: int) -> float:
     """- E log p(x | z) over randomly chosen images, in nats."""
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     return ppvae.evaluate_loss(ppvae.Reconstruction(), model, guide, data.take(rows), seed=seed)
-
-
-def save_figures(model, guide, data: Dataset, found: Disentanglement, folder: Path) -> None:
-    save_images(model, guide, data, found.representation.kl, folder)
-    found.plot().savefig(folder / "information.png", dpi=120)
-    rows = recorded(folder)
-    if rows:
-        names = {"total_correlation": "exact, all data", "critic": "by the critic"}
-        series = {label: [row[name] for row in rows] for name, label in names.items() if name in rows[0]}
-        figure = plots.curves([row["step"] for row in rows], series, "step", "total correlation, nats")
-        figure.savefig(folder / "total_correlation.png", dpi=120)
-
-
-def save_images(model, guide, data: Dataset, kl: Tensor, folder: Path) -> None:
-    """Traversals in the order of decreasing KL of the dimensions, and reconstructions."""
-    heart = data.factors.index(torch.tensor([[2 * size // 3 for size in data.factors.sizes]]))
-    traversed = ppvae.traversals(model, guide, data.rows(heart)).cpu()
-    plots.traversal_grid(traversed, kl).savefig(folder / "traversals.png", dpi=120)
-    plots.animate(traversed[kl.argsort(descending=True)], folder / "traversals.gif")
-    x = data.rows(torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:10])
-    x = x.to(next(model.parameters()).device)
-    with torch.no_grad():
-        reconstructed = model.decode(ppvae.features(guide, x), x.dim() - 1).mean
-    rows = torch.stack([x, reconstructed])
-    plots.image_grid(rows, ["image", "reconstruction"]).savefig(folder / "reconstructions.png", dpi=120)
 
 
 def flat(report: dict) -> dict:

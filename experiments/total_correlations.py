@@ -16,9 +16,9 @@ from ppvae.objectives import TotalCorrelation
 
 
 def log_ratio(objective) -> Callable[[Tensor], Tensor] | None:
-    """The log density ratio of the objective's critic of the total correlation; None if it has no such critic."""
-    terms = getattr(objective, "regularisers", ())
-    return next((term.critic.log_ratio for term in terms if isinstance(term, TotalCorrelation)), None)
+    """The log density ratio of the objective's critic of the total correlation of z; None if it has no such critic."""
+    terms = [term for term in getattr(objective, "regularisers", ()) if isinstance(term, TotalCorrelation)]
+    return next((term.critic.log_ratio for term in terms if term.site == "z"), None)
 
 
 def recorded(folder: Path) -> list[dict]:

@@ -17,7 +17,7 @@ import ppvae
 from ppvae.engine.player import Turn
 from ppvae.nn import MLP
 from ppvae.training.players import players_of
-from tests.catalogue import ALL_PAIRS, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS, discriminator
+from tests.catalogue import ALL_PAIRS, CLASSES, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS, discriminator
 
 META = torch.device("meta")
 WITH_PLAYERS = {
@@ -35,6 +35,11 @@ WITH_PLAYERS = {
     "annealed": lambda: ppvae.annealed_vae(5.0, 10),
     "tc, weighted estimate": lambda: ppvae.beta_tcvae(100, stratified_sampling=False),
 }
+OF_CLASSES = {  # these refuse labels
+    "factor_vae of a class": lambda: ppvae.factor_vae(
+        5.0, LATENT + CLASSES, ("z", "y"), critic=MLP(LATENT + CLASSES, [8], 1)
+    ),
+}
 PAIRS_WITH_PLAYERS = ["gaussian_vae", "label", "conditional"]
 STEPS = [
     *(
@@ -44,9 +49,10 @@ STEPS = [
         if OBJECTIVES[objective].fits(ALL_PAIRS[pair])
     ),
     *((pair, objective) for pair in PAIRS_WITH_PLAYERS for objective in WITH_PLAYERS),
+    *(("label", objective) for objective in OF_CLASSES),
     *((pair, objective) for pair in POINT_PAIRS for objective in POINT_OBJECTIVES),
 ]
-MAKERS = {**{name: row.make for name, row in OBJECTIVES.items()}, **WITH_PLAYERS, **POINT_OBJECTIVES}
+MAKERS = {**{name: row.make for name, row in OBJECTIVES.items()}, **WITH_PLAYERS, **OF_CLASSES, **POINT_OBJECTIVES}
 SCORES = {"sticking_the_landing", "dreg", "reweighted_wake_sleep", "forward_kl"}  # q at values that it did not draw
 DRAWS_PRIOR = {"reweighted_wake_sleep", "forward_kl", "info_vae"}
 WAITS = {  # steps that read values on the host, and why
@@ -96,6 +102,8 @@ def step(pair, objective):
     model, guide, batch = row.make_batch()
     kinds = row.kinds(batch)
     kinds.pop("partly labelled", None)  # a step has unlabelled and labelled rows apart
+    if objective in OF_CLASSES:
+        kinds.pop("all labelled")
     players = players_of(model.to(META), guide.to(META), MAKERS[objective](), ppvae.adam())
     for player in players:
         player.module.to(META)

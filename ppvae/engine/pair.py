@@ -366,10 +366,10 @@ class Replay:
         return frozen(guide) if freeze else nullcontext()
 
     def draws_for(self, batch: Batch) -> Draws:
-        """One draw of each of the guide's latents for another batch, (enumeration..., 1, B, *event), no gradient."""
+        """One draw of each of the guide's latents, also of discrete ones, for another batch; see the protocol."""
         guide = self.pair.guide
         with torch.no_grad(), self.pair.store():
-            nodes = sample_nodes(trace_enumerated(with_own_statistics(guide), arguments(guide, batch), 1))
+            nodes = sample_nodes(trace(with_own_statistics(guide), arguments(guide, batch), 1))
         return {name: node["value"] for name, node in nodes.items()}
 
     def score_simulated(self) -> dict[str, Site]:

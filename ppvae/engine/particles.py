@@ -78,7 +78,7 @@ class Source(Protocol):
         """The guide's sites at one draw (x, z) ~ p for each datum, (1, B)."""
 
     def draws_for(self, batch: Batch) -> Draws:
-        """One draw of each of the guide's latents for another batch, (1, B, *event), without gradient."""
+        """One draw of each of the guide's latents, discrete ones too, (1, B, *event), of another batch, no gradient."""
 
 
 @dataclass(frozen=True, eq=False)

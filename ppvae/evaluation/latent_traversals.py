@@ -10,7 +10,7 @@ from torch import Tensor
 from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair
-from ppvae.engine.tracing import OBSERVED
+from ppvae.engine.tracing import OBSERVED, arguments, sample_nodes, trace
 from ppvae.errors import ContractError
 from ppvae.evaluation.disentanglement.representation import mean_of
 from ppvae.evaluation.generation import mean_or_draw
@@ -38,7 +38,8 @@ def traversals(
         guide: its guide.
         data: one datum: a ``Dataset``, a tensor or a numpy array of shape (1, *event_shape).
         y: its label, shape (1,); or None.
-        site: a latent of shape (D,). Other latents are drawn from the guide, the same for every code.
+        site: a latent of shape (D,). Other latents, discrete ones too, are drawn from the guide, the same for every
+            code.
         values: V of them, in units of z.
         seed: of what is drawn: other latents, and 32 draws for a mean without formula.
         given: conditions of one row each.
@@ -47,7 +48,7 @@ def traversals(
         Tensor of shape (D, V, *event_shape).
 
     Raises:
-        ContractError: more than one datum, a latent that is no vector, a pair with discrete sites.
+        ContractError: more than one datum, a latent that is no vector.
         ValueError: no value, or one that is not finite.
 
     Example:
@@ -76,14 +77,14 @@ def traversals(
 
 def _code(pair: Pair, batch: Batch, site: str) -> tuple[Tensor, dict[str, Tensor]]:
     """E_q[z | x] of one latent given the draws of those before it, shape (D,), and draws of all, (1, 1, *event)."""
-    particles = pair.draw(batch)
-    fn = particles.latent(site).distribution
+    nodes = sample_nodes(trace(pair.guide, arguments(pair.guide, batch), 1))
+    if site not in nodes:
+        raise ContractError(f"expected the name of a latent site, got {site!r}; this pair has {sorted(nodes)}")
+    fn = nodes[site]["fn"]
     mean = mean_of(fn, site)
-    if any(latent.enumerated for latent in particles.guide.values()):
-        raise ContractError(f"expected a pair without discrete sites, got {list(particles.guide)}")
     if len(fn.event_shape) != 1:
         raise ContractError(f"expected a latent of shape (D,), got {site!r} of shape {tuple(fn.event_shape)}")
-    return mean.reshape(fn.event_shape), {name: latent.value for name, latent in particles.guide.items()}
+    return mean.reshape(fn.event_shape), {name: node["value"] for name, node in nodes.items()}
 
 
 def _moved(z: Tensor, element: int, value: float) -> Tensor:

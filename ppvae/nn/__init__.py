@@ -7,10 +7,11 @@ from ppvae.nn.corruption import CorruptInput, GaussianNoise, MaskingNoise
 from ppvae.nn.dictionary import Dictionary
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
-from ppvae.nn.mlp import MLP, Classes, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn.mlp import MLP, AppendLabel, Classes, JointMLP, LabelledLinear, LabelledMLP
 
 __all__ = [
     "MLP",
+    "AppendLabel",
     "Autocast",
     "Classes",
     "ConvClassifier",

@@ -57,6 +57,20 @@ def bernoulli_log_prob(value: Tensor, logits: Tensor, event_dim: int) -> Tensor:
     return _BernoulliLogProb.apply(value, logits, event_dim)
 
 
+def indicators(classes: Tensor, num_classes: int) -> Tensor:
+    """1 at the class and 0 at the others, (...) -> (..., num_classes), in torch's default floating type.
+
+    Unlike ``torch.nn.functional.one_hot`` it reads no number from the device. Another class has zeros only.
+
+    Example:
+
+        >>> indicators(torch.tensor([2, 0]), 3)
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    return (classes.unsqueeze(-1) == torch.arange(num_classes, device=classes.device)).to(torch.get_default_dtype())
+
+
 class _BernoulliLogProb(torch.autograd.Function):
     """:func:`bernoulli_log_prob`, with a gradient that is one pass over the elements and differentiable itself."""
 

@@ -5,7 +5,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from ppvae.nn.functional import indicators
 
 Shape = int | Sequence[int]
 Activation = Callable[[], nn.Module]
@@ -188,6 +191,34 @@ class LabelledMLP(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The output for x (..., *in_shape) and labels y of a shape that broadcasts with (...)."""
         return unflatten(self.rest(self.first(flatten_event(x, self.in_shape), y)), self.out_shape)
+
+
+class AppendLabel(nn.Module):
+    """A network of [x, one-hot(y)] as a network of x and a class: (..., D), (...) -> what the network gives.
+
+    It makes any network, such as ``ConvDecoder``, one of x and y. With y of shape (C, 1, 1) over all C classes the
+    whole network runs for each class; :class:`LabelledMLP` multiplies x once.
+
+    Args:
+        network: module of (..., D + num_classes).
+        num_classes: number of classes of y.
+
+    Example:
+
+        >>> import torch
+        >>> AppendLabel(MLP(2 + 3, [16], (8, 8)), 3)(torch.zeros(5, 2), torch.arange(3).reshape(3, 1)).shape
+        torch.Size([3, 5, 8, 8])
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int):
+        super().__init__()
+        self.network, self.num_classes = network, num_classes
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The output for x (..., D) and labels y of a shape that broadcasts with (...)."""
+        leading = torch.broadcast_shapes(x.shape[:-1], y.shape)
+        label = indicators(y, self.num_classes).to(x.dtype)
+        return self.network(torch.cat([part.expand(*leading, -1) for part in (x, label)], -1))
 
 
 def as_shape(shape: Shape) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ def geco(tolerance: float, speed: float = 0.01, limit: float = 100.0) -> Objecti
 def factor_vae(
     gamma: float | Schedule = 35.0,
     latent_dim: int = 10,
-    site: str = "z",
+    site: str | Sequence[str] = "z",
     critic: nn.Module | None = None,
     optimizer: Optimizer = critic_adam,
 ) -> Objective:

@@ -1,6 +1,6 @@
 """Figures of training, codes, images and comparisons. All functions but :func:`animate` return a ``Figure``."""
 
-from ppvae.plots.codes import confusion, latent_plane, latent_space, mutual_information_heatmap
+from ppvae.plots.codes import confusion, correlation_heatmaps, latent_plane, latent_space, mutual_information_heatmap
 from ppvae.plots.images import animate, image_grid, traversal_grid
 from ppvae.plots.learning import learning_curves
 from ppvae.plots.manifold import interpolation, latent_manifold
@@ -10,6 +10,7 @@ __all__ = [
     "animate",
     "bounds",
     "confusion",
+    "correlation_heatmaps",
     "curves",
     "dots_with_errors",
     "image_grid",

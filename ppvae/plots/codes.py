@@ -1,7 +1,7 @@
 """Figures of predicted classes and latent codes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -115,12 +115,15 @@ def latent_plane(codes: Tensor, labels: Tensor, prior: bool = True) -> Figure:
     return figure
 
 
-def mutual_information_heatmap(information: ArrayLike, factor_names: Sequence[str]) -> Figure:
+def mutual_information_heatmap(
+    information: ArrayLike, factor_names: Sequence[str], dimension_names: Sequence[str] | None = None
+) -> Figure:
     """Mutual information of dimensions and factors, one row for each dimension, one column for each factor.
 
     Args:
         information: I(z_d; v_k), nats, shape (D, F).
         factor_names: F names.
+        dimension_names: D names; z0, z1 and so on if None.
 
     Example:
 
@@ -137,9 +140,43 @@ def mutual_information_heatmap(information: ArrayLike, factor_names: Sequence[st
     texts = [[f"{value:.2f}" for value in row] for row in information]
     _write_into_cells(axes, information > 0.5 * information.max(), texts)
     axes.set_xticks(range(columns), factor_names)
-    axes.set_yticks(range(rows), [f"z{d}" for d in range(rows)])
+    axes.set_yticks(range(rows), dimension_names or [f"z{d}" for d in range(rows)])
     axes.xaxis.tick_top()
     figure.colorbar(picture, ax=axes, label="mutual information, nats")
+    return figure
+
+
+def correlation_heatmaps(coefficients: Mapping[str, ArrayLike], names: Sequence[str]) -> Figure:
+    """Correlations from -1 to 1 of several quantities, one panel for each kind; grey where a value is NaN.
+
+    Args:
+        coefficients: title of each panel -> values, shape (M, M).
+        names: M names.
+
+    Raises ValueError without a panel, and for values of another shape.
+
+    Example:
+
+        >>> from ppvae.plots import correlation_heatmaps
+        >>> figure = correlation_heatmaps({"Pearson correlation": [[1.0, 0.4], [0.4, 1.0]]}, ["FactorVAE", "MIG"])
+        >>> figure.axes[0].get_title()
+        'Pearson correlation'
+    """
+    panels = {title: np.asarray(values, float) for title, values in coefficients.items()}
+    size = len(names)
+    if not panels or any(values.shape != (size, size) for values in panels.values()):
+        raise ValueError(f"expected values of shape ({size}, {size}), got {[v.shape for v in panels.values()]}")
+    side = 1.2 + 0.45 * size
+    figure = Figure(figsize=(side * len(panels) + 1, side), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.set_facecolor("0.8")
+        picture = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+        _write_into_cells(axes, np.abs(values) > 0.6, texts)
+        axes.set_xticks(range(size), names, rotation=90)
+        axes.set_yticks(range(size), names if axes is figure.axes[0] else [""] * size)
+        axes.set_title(title)
+    figure.colorbar(picture, ax=figure.axes, label="correlation coefficient")
     return figure
 
 

@@ -4,55 +4,26 @@ import json
 import math
 import shlex
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 import tyro
 from filelock import FileLock
+from scipy.stats import pearsonr
 
-from ppvae.data import Dataset, Factors, Splits
+from ppvae.evaluation.disentanglement import metric_agreement
 from ppvae.training.run_folder import RunFolderError
-from tests.experiments.scripts import script
-
-run, study, both, totals = map(
-    script, ("factorvae_dsprites", "disentanglement_study", "bfloat16_codes", "total_correlations")
-)
-SLOW = ("higgins", "dci", "sap", "modularity_explicitness", "irs")
-METRICS = (*SLOW, "factor_vae", "mig")
+from tests.experiments.squares import METRICS, SLOW, both, run, shrink, small, study, totals
 
 
 @pytest.fixture(autouse=True)
 def squares(monkeypatch):
-    """Squares of 3 sizes at 4 x 5 places in place of dSprites, short epochs, and small networks."""
-    factors = Factors(("size", "row", "column"), (3, 4, 5))
-    x = torch.zeros(len(factors), 16, 16, dtype=torch.uint8)
-    for image, (size, row, column) in zip(x, factors.values(torch.arange(len(factors))).tolist(), strict=True):
-        image[3 * row : 3 * row + size + 2, 2 * column : 2 * column + size + 2] = 255
-    data = Dataset(x, factors=factors)
-    for module in (run, both):
-        monkeypatch.setattr(module, "load", lambda name: Splits(data, data))
-    monkeypatch.setattr(run, "CHANNELS", (4, 4, 8, 8))
-    monkeypatch.setattr(run, "WIDTH", 16)
-    monkeypatch.setattr(run, "IMAGES", 20)
-    monkeypatch.setattr(run, "EPOCH", 2)
-    monkeypatch.setattr(run, "critic_network", partial(run.critic_network, hidden=(8, 8)))
-    for module in (run, both):
-        sizes = {"num_train": 200, "num_test": 100, "num_draws": 50}
-        monkeypatch.setattr(module, "score", partial(module.score, **sizes))
-    monkeypatch.setattr(totals, "train_critic", partial(totals.train_critic, num_steps=2, batch_size=8))
-    monkeypatch.setattr(study, "SPRITES", factors)
-    return data
+    return shrink(monkeypatch)
 
 
 @pytest.fixture
 def _without_figures(monkeypatch):
     monkeypatch.setattr(run, "save_figures", lambda *_: None)
-
-
-def small(**changes):
-    few = {"steps": 4, "batch_size": 8, "correlations": 2, "initial_scale": 0.4, "latent_dim": 3}
-    return replace(run.Config(**few, leave_out=SLOW), **changes)
 
 
 def interrupt(*args, **options):
@@ -153,8 +124,10 @@ def test_run_interrupted_before_its_scores_has_no_report(tmp_path, monkeypatch):
 
 
 def test_settings_leave_out_what_a_recipe_does_not_read():
-    assert run.ANNEALED == ("gamma", "ramp")
-    assert {"gamma", "ramp"} <= run.settings(small(recipe="annealed-vae")).keys()
+    for recipe, names in run.OWN_SETTINGS.items():
+        for other in run.RECIPES:
+            assert (set(names) <= run.settings(small(recipe=other)).keys()) == (recipe == other)
+            assert recipe == other or not set(names) & run.settings(small(recipe=other)).keys()
     assert run.settings(small(recipe="vae", ramp=3)) == run.settings(small(recipe="vae", gamma=7.0))
     assert study.shared(small(recipe="annealed-vae", ramp=3)) == study.shared(small(recipe="vae"))
 
@@ -265,3 +238,28 @@ def test_wrong_numbers_of_steps_and_correlations_are_refused(wrong, tmp_path):
 def test_unknown_recipe_is_refused():
     with pytest.raises(ValueError, match="expected a recipe from vae, beta-vae"):
         study.planned(study.Config(runs=("no-vae:3",)))
+
+
+@pytest.mark.usefixtures("_without_figures")
+@pytest.mark.parametrize("over", ["runs", "checkpoints"])
+def test_study_computes_the_agreement_of_runs_and_of_checkpoints(tmp_path, capsys, over):
+    settings = small(steps=6, correlations=3, stage_scores=True)
+    runs = ("vae", "beta-vae:2", "beta-vae:3")
+    study.main(study.Config(runs=runs, agreement=over, settings=settings, out=tmp_path))
+    found = json.loads((tmp_path / "agreement.json").read_text())
+    assert found["names"] == ["FactorVAE", "MIG", "MIG of draws"]
+    assert {number for row in found["num_runs"] for number in row} == ({3} if over == "runs" else {9})
+    reports = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/report.json"))]
+    rows = reports if over == "runs" else [row for report in reports for row in report["correlations"]]
+    expected = pearsonr([row["mig"] for row in rows], [row["mig_of_draws"] for row in rows])
+    assert found["pearson"][1][2] == pytest.approx(expected.statistic)
+    assert found["pearson_p"][1][2] == pytest.approx(expected.pvalue)
+    assert (tmp_path / "agreement.png").stat().st_size > 1000
+    assert f"agreement of the metrics over {len(rows)} {over}" in capsys.readouterr().out
+
+
+def test_printed_agreement_has_the_published_values(capsys):
+    scores = {"FactorVAE": [0.1, 0.2, 0.3, 0.4], "Higgins": [0.2, 0.1, 0.3, 0.4]}
+    study.print_agreement(metric_agreement(scores), "agreement")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "pearson 0.800 (published 0.404), kendall 0.667 (published 0.310), spearman 0.800 (published 0.444)" in shown

@@ -4,6 +4,13 @@ Each metric is a function of a :class:`Representation` and a seed; it neither re
 Factors of one value are left out.
 """
 
+from ppvae.evaluation.disentanglement.agreement import Agreement, metric_agreement
+from ppvae.evaluation.disentanglement.classes import (
+    class_code_information,
+    class_information,
+    class_probabilities,
+    with_classes,
+)
 from ppvae.evaluation.disentanglement.importance import DCI, completeness_of, dci, disentanglement_of
 from ppvae.evaluation.disentanglement.information import (
     ModularityExplicitness,
@@ -32,10 +39,14 @@ __all__ = [
     "DCI",
     "METRICS",
     "AggregatePosterior",
+    "Agreement",
     "Disentanglement",
     "ModularityExplicitness",
     "Representation",
     "aggregate_posterior",
+    "class_code_information",
+    "class_information",
+    "class_probabilities",
     "completeness_of",
     "critic_correlation",
     "dci",
@@ -45,6 +56,7 @@ __all__ = [
     "factor_vae_score",
     "higgins",
     "irs",
+    "metric_agreement",
     "mig",
     "mig_of",
     "minibatch_correlation",
@@ -57,4 +69,5 @@ __all__ = [
     "sap_of",
     "score",
     "udr",
+    "with_classes",
 ]

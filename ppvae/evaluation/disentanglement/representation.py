@@ -185,7 +185,7 @@ def represent(
         >>> represent(model, guide, data).codes.shape
         torch.Size([12, 2])
     """
-    factors = _factors_of(data)
+    factors = factors_of(data)
     first = most_probable(data, torch.arange(min(FIRST_ROWS, len(data))))
     with evaluation(model, guide, first, seed=seed) as (pair, first):
         drawn_first = _is_first_latent(site, pair, first)
@@ -221,8 +221,14 @@ def _is_same(prior: Normal, other: Normal | None) -> bool:
     return other is not None and torch.equal(prior.loc, other.loc) and torch.equal(prior.scale, other.scale)
 
 
-def _factors_of(data: Dataset) -> Factors:
-    """The ground-truth factors of a data set. Raises DataError without factors."""
+def factors_of(data: Dataset) -> Factors:
+    """The ground-truth factors of a data set. Raises DataError without factors.
+
+    Example:
+
+        >>> factors_of(Dataset(torch.zeros(2, 1), factors=Factors(("a",), (2,)))).sizes
+        (2,)
+    """
     factors = getattr(data, "factors", None)
     if factors is None:
         raise DataError(

@@ -131,7 +131,7 @@ def aggregate_posterior(
     _check(codes, scales)
     if num_draws < 2:
         raise ValueError(f"expected at least 2 draws, for the standard error, got {num_draws}")
-    z, own = _draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
+    z, own = row_draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
     parts = z.split(BLOCK[0])
     scored = [_log_aggregate(part, codes, scales) for part in tracked(parts, "q(z)", progress)]
     joint, marginals = (torch.cat(part) for part in zip(*scored, strict=True))
@@ -213,13 +213,19 @@ def critic_correlation(
         [1.0, 1.0, 1.0]
     """
     _check(codes, scales)
-    z, _ = _draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
+    z, _ = row_draws(codes, scales, num_draws, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return critic(z).double().cpu()
 
 
-def _draws(codes: Tensor, scales: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws z ~ q(z | x_n) for random rows n, (M, D), and log q(z | x_n) without its factor (2 pi)^(-D/2), (M,)."""
+def row_draws(codes: Tensor, scales: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws z ~ q(z | x_n) for random rows n, (M, D), and log q(z | x_n) without its factor (2 pi)^(-D/2), (M,).
+
+    Example:
+
+        >>> row_draws(torch.zeros(8, 2), torch.ones(8, 2), 5, torch.Generator().manual_seed(0))[0].shape
+        torch.Size([5, 2])
+    """
     rows = torch.randint(len(codes), (number,), generator=generator).to(codes.device)
     mean, precision = codes[rows], scales[rows].reciprocal()
     z = mean + scales[rows] * torch.randn(mean.shape, generator=generator).to(mean)

@@ -1,6 +1,7 @@
 """Total correlation of the aggregate posterior, TC = KL(q(z) || prod_d q(z_d)), by a critic and from the batch."""
 
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from ppvae.engine.player import Optimizer, Turn
 from ppvae.nn import MLP
 from ppvae.objectives.base import Parts, Penalty, Regulariser, rates
 from ppvae.objectives.critics import Critic, critic_adam
-from ppvae.objectives.draws import cross_log_prob, draws, draws_of_all, factors, prior
+from ppvae.objectives.draws import cross_log_prob, draws, factors, prior
+from ppvae.objectives.joint import joint_code, joint_draws, permuted, permuted_code, site_names
 from ppvae.objectives.schedules import Schedule, require_weight, value_at
 
 
@@ -23,17 +25,27 @@ class TotalCorrelation(Penalty):
     independently. It reads draws alone, so that any guide will do. The critic's first weights come from torch's global
     random state (``torch.manual_seed``). Critics underestimate total correlation where they cannot tell fine structure.
 
-    Part: "total_correlation/z".
+    With several sites it is the total correlation of all of their elements together. A discrete latent of C classes is
+    one element: the critic reads C indicators, and the class is permuted as a whole. The expectation over the classes
+    is exact,
+
+        TC = E_x E_q(z | x) sum_y q(y | x) D(z, y),
+
+    so that its gradient reaches q(y | x) without a relaxation of the class.
+
+    Part: "total_correlation/z", with two sites "total_correlation/z+y".
 
     Args:
         gamma: at least 0, or a schedule.
-        latent_dim: D, length of z.
-        site: the latent.
+        latent_dim: D, length of z; with several sites that of all elements and classes, such as 10 + 3.
+        site: the latent, or several, such as ("z", "y"). Discrete ones must be enumerated, and not observed.
         critic: network (..., latent_dim) -> (..., 1); five layers of 1,000 units if None.
         optimizer: of the critic.
 
+    Raises ValueError for a gamma out of range and for no site or one of them twice.
+
     Source: Kim and Mnih 2018, "Disentangling by Factorising", algorithm 1 (there with two logits, D is their
-    difference).
+    difference, and all latents are continuous).
 
     Example:
 
@@ -41,6 +53,8 @@ class TotalCorrelation(Penalty):
         >>> term = ppvae.TotalCorrelation(35.0, latent_dim=2, critic=MLP(2, [8], 1))
         >>> [player.name for player in (ppvae.ELBO() + term).players]
         ['critic/z']
+        >>> ppvae.TotalCorrelation(35.0, latent_dim=2 + 3, site=("z", "y"), critic=MLP(5, [8], 1)).site
+        'z+y'
     """
 
     label = "total_correlation"
@@ -50,26 +64,30 @@ class TotalCorrelation(Penalty):
         self,
         gamma: float | Schedule,
         latent_dim: int = 10,
-        site: str = "z",
+        site: str | Sequence[str] = "z",
         critic: nn.Module | None = None,
         optimizer: Optimizer = critic_adam,
     ):
         require_weight("gamma", gamma)
-        self.gamma, self.site = gamma, site
+        self.gamma = gamma
         self.critic = PermutationCritic(critic, latent_dim, site)
+        self.site = self.critic.site
         self.players = (self.critic.player(optimizer, needs_other=True),)
 
     def penalty(self, particles: Particles) -> Tensor:
-        """gamma D(z) of each datum, (B,), averaged over particles."""
-        return value_at(self.gamma, particles.step) * self.estimate(particles).mean(0)
+        """gamma times the expectation of D(z) for each datum, (B,)."""
+        return value_at(self.gamma, particles.step) * particles.average(self.estimate(particles))
 
     def estimate(self, particles: Particles) -> Tensor:
-        """D(z) of each draw, shape (K, B), in nats; its mean is the critic's estimate of TC."""
-        return self.critic.log_ratio(draws(particles, self.site))
+        """D(z) of each draw, and at each class, shape (enumeration..., K, B), in nats.
+
+        Its expectation is the critic's estimate of TC.
+        """
+        return self.critic.log_ratio(joint_code(particles, self.critic.names))
 
 
 class PermutationCritic(Critic):
-    """D(z) = log q(z) / prod_d q(z_d).
+    """D(z) = log q(z) / prod_d q(z_d), of one latent or of several; arguments as of :class:`TotalCorrelation`.
 
     Example:
 
@@ -77,22 +95,14 @@ class PermutationCritic(Critic):
         torch.Size([5])
     """
 
+    def __init__(self, network: nn.Module | None, latent_dim: int, site: str | Sequence[str] = "z"):
+        self.names = site_names(site)
+        super().__init__(network, latent_dim, "+".join(self.names))
+
     def loss(self, turn: Turn) -> Tensor:
         """Logistic loss of the turn's draws against permuted draws for the second batch."""
-        shuffled = permuted(torch.cat([part[self.site].flatten(0, -2) for part in turn.other_draws]))
-        return self.logistic_loss(draws_of_all(turn.particles, self.site), shuffled)
-
-
-def permuted(z: Tensor) -> Tensor:
-    """Each column of (B, D), permuted independently: from draws of q(z), draws of prod_d q(z_d).
-
-    Example:
-
-        >>> z = torch.arange(6).reshape(3, 2)
-        >>> permuted(z).sort(0).values.equal(z)
-        True
-    """
-    return z.gather(0, torch.rand(z.shape, device=z.device).argsort(0))
+        own = torch.cat([joint_draws(part, self.names).flatten(0, 1) for part in turn.particles])
+        return self.logistic_loss(own, permuted_code(turn.particles[0], self.names, turn.other_draws))
 
 
 def train_critic(

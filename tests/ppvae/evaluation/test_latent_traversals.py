@@ -11,7 +11,7 @@ from ppvae.guides import FlowGuide, MeanFieldGaussian
 from ppvae.guides.flow import Reversed
 from ppvae.models import GaussianVAE
 from ppvae.nn import MLP
-from tests.catalogue import PAIRS
+from tests.catalogue import CLASSES, LATENT, PAIRS
 from tests.ppvae.oracles import Meanless
 
 
@@ -96,10 +96,22 @@ def test_traversals_refuse_a_discrete_latent_by_name():
         ppvae.traversals(model, guide, x[:1], site="y")
 
 
-def test_traversals_refuse_a_pair_with_discrete_sites():
+def test_traversals_keep_the_class_that_the_guide_draws():
     model, guide, x = PAIRS["label"].make()
-    with pytest.raises(ppvae.ContractError, match="without discrete sites"):
-        ppvae.traversals(model, guide, x[:1])
+    z = guide.eval().encoder(x[:1])[0, :LATENT].detach()
+    codes = torch.stack([z, z])
+    codes[:, 1] = torch.tensor([-1.0, 2.0])
+    by_class = [model.decode(codes, torch.full((2,), label), 2).mean for label in range(CLASSES)]
+    drawn = set()
+    for seed in range(10):
+        images = ppvae.traversals(model, guide, x[:1], values=(-1.0, 2.0), seed=seed)[1]
+        drawn |= {label for label, other in enumerate(by_class) if torch.allclose(images, other)}
+    assert len(drawn) > 1
+
+
+def test_traversals_refuse_a_site_that_does_not_exist():
+    with pytest.raises(ppvae.ContractError, match=r"name of a latent site, got 'w'; this pair has \['z'\]"):
+        ppvae.traversals(*pair(), torch.zeros(1, 4, 4).double(), site="w")
 
 
 @pytest.mark.parametrize("values", [(), (0.0, float("nan")), (float("inf"),)])

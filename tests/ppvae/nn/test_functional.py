@@ -5,7 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ppvae.nn.functional import bernoulli_log_prob, softplus
+from ppvae.nn.functional import bernoulli_log_prob, indicators, softplus
 
 
 def reference(value: torch.Tensor, logits: torch.Tensor, event_dim: int) -> torch.Tensor:
@@ -115,3 +115,12 @@ def test_softplus_gradient_is_the_sigmoid(dtype):
     x = torch.tensor([-1e4, -3.0, 0.0, 2.0, 1e4], dtype=dtype, requires_grad=True)
     softplus(x).sum().backward()
     torch.testing.assert_close(x.grad, x.detach().sigmoid())
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 1, 1)])
+def test_indicators_are_one_hot(shape):
+    classes = torch.randint(5, shape)
+    found = indicators(classes, 5)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.nn.functional.one_hot(classes, 5).float())
+    assert indicators(classes.double(), 5).equal(found)  # a Bernoulli's values are floating

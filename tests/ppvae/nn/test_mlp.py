@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.nn import MLP, Classes, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn import MLP, AppendLabel, Classes, ConvDecoder, JointMLP, LabelledLinear, LabelledMLP
 
 
 def test_labelled_linear_equals_a_layer_of_the_concatenation():
@@ -25,6 +25,23 @@ def test_labelled_mlp_multiplies_x_once_for_all_classes():
     assert rows == [4]
     assert output.shape == (3, 1, 4, 2)
     torch.testing.assert_close(output[1, 0], network(x, torch.ones(4, dtype=torch.long)))
+
+
+def test_append_label_is_the_network_of_the_concatenation():
+    torch.manual_seed(0)
+    network = MLP(5 + 3, [7], (2, 2)).double()
+    x, y = torch.randn(2, 4, 5).double(), torch.tensor([0, 2, 1, 2])
+    label = nn.functional.one_hot(y, 3).double().expand(2, -1, -1)
+    torch.testing.assert_close(AppendLabel(network, 3)(x, y), network(torch.cat([x, label], -1)))
+
+
+def test_append_label_runs_a_convolutional_decoder_for_each_class():
+    network = AppendLabel(ConvDecoder(2 + 3, [4, 4], (8, 8)), 3)
+    z = torch.randn(6, 2)
+    output = network(z, torch.arange(3).reshape(3, 1, 1))
+    assert output.shape == (3, 1, 6, 8, 8)
+    torch.testing.assert_close(output[1, 0], network(z, torch.ones(6, dtype=torch.long)))
+    assert not torch.allclose(output[0], output[1])
 
 
 def test_labelled_mlp_refuses_to_have_no_hidden_layer():

@@ -134,3 +134,26 @@ def test_mutual_information_heatmap_shows_dimensions_by_factors():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     assert texts(axes) == ["0.69", "0.00", "0.00", "1.10", "0.00", "0.00"]
     assert texts(plots.mutual_information_heatmap(np.zeros((1, 1)), ["a"]).axes[0]) == ["0.00"]
+
+
+def test_mutual_information_heatmap_takes_names_of_the_dimensions():
+    axes = plots.mutual_information_heatmap(np.zeros((2, 1)), ["a"], ["z0", "class"]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["z0", "class"]
+
+
+def test_correlation_heatmaps_has_a_panel_for_each_kind_and_leaves_nan_empty():
+    one, other = np.array([[1.0, 0.4], [0.4, 1.0]]), np.array([[1.0, np.nan], [np.nan, -0.5]])
+    figure = plots.correlation_heatmaps({"Pearson": one, "Kendall": other}, ["a", "b"])
+    first, second, bar = figure.axes
+    assert [first.get_title(), second.get_title()] == ["Pearson", "Kendall"]
+    assert texts(first) == ["1.00", "0.40", "0.40", "1.00"]
+    assert texts(second) == ["1.00", "-0.50"]
+    assert first.images[0].get_clim() == (-1, 1)
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
+    assert bar.get_ylabel() == "correlation coefficient"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"Pearson": np.eye(3)}])
+def test_correlation_heatmaps_refuse_other_shapes(wrong):
+    with pytest.raises(ValueError, match=r"expected values of shape \(2, 2\)"):
+        plots.correlation_heatmaps(wrong, ["a", "b"])

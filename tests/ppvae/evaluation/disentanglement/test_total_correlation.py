@@ -8,7 +8,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import ppvae
 from ppvae.evaluation.disentanglement import aggregate_posterior, critic_correlation, minibatch_correlation
-from ppvae.evaluation.disentanglement.total_correlation import _draws, _log_aggregate
+from ppvae.evaluation.disentanglement.total_correlation import _log_aggregate, row_draws
 from ppvae.evaluation.likelihood.per_datum import sampling_error
 
 
@@ -59,7 +59,7 @@ def test_aggregate_posterior_equals_brute_force_at_each_draw():
     torch.manual_seed(0)
     codes, scales = torch.randn(9, 3).double(), 0.1 + torch.rand(9, 3).double()
     found = aggregate_posterior(codes, scales, num_draws=80, seed=3)
-    z, _ = _draws(codes, scales, 80, torch.Generator().manual_seed(3))
+    z, _ = row_draws(codes, scales, 80, torch.Generator().manual_seed(3))
     rows = torch.randint(9, (80,), generator=torch.Generator().manual_seed(3))
     weights = Categorical(torch.ones(9).double())
     joint = MixtureSameFamily(weights, Independent(Normal(codes, scales), 1)).log_prob(z)

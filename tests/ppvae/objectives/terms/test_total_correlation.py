@@ -11,10 +11,11 @@ import ppvae
 import ppvae.models
 from ppvae.engine.batch import as_batch
 from ppvae.engine.player import Turn
-from ppvae.guides import FullRankGaussian, MeanFieldGaussian
-from ppvae.nn import MLP
-from ppvae.objectives.terms.total_correlation import permuted
-from tests.catalogue import LABELS, PAIRS, linear_gaussian
+from ppvae.guides import FullRankGaussian, LabelGuide, MeanFieldGaussian
+from ppvae.models import SemiSupervisedVAE
+from ppvae.nn import MLP, LabelledMLP
+from ppvae.objectives.joint import joint_draws, permuted, permuted_code
+from tests.catalogue import CLASSES, LABELS, LATENT, PAIRS, linear_gaussian
 from tests.ppvae.objectives.estimates import particles_of
 
 
@@ -209,3 +210,135 @@ def test_permutation_critic_counts_the_rows_of_all_parts_of_a_step_alike():
     on_z, on_shuffled = (critic.network(v.float().detach()).squeeze(-1) for v in (z, shuffled))
     softplus = torch.nn.functional.softplus
     torch.testing.assert_close(loss, (softplus(-on_z).mean() + softplus(on_shuffled).mean()) / 2)
+
+
+# with classes
+
+BOTH = {"latent_dim": LATENT + CLASSES, "site": ("z", "y")}
+
+
+def by_enumeration(term, particles):
+    """gamma E_q D by a loop over the classes."""
+    q, z = particles.guide["y"].distribution.probs, particles.guide["z"].value
+    total = 0
+    for label in range(CLASSES):
+        code = torch.cat([z, torch.eye(CLASSES)[label].expand(*z.shape[:-1], -1)], -1)
+        total = total + q[..., label] * term.critic.network(code.float()).squeeze(-1)
+    return term.gamma * total.mean(0)
+
+
+def test_total_correlation_with_a_class_is_exact_over_the_classes():
+    particles, term = particles_of("label"), ppvae.TotalCorrelation(2.5, **BOTH)
+    torch.testing.assert_close(term.penalty(particles), by_enumeration(term, particles), check_dtype=False)
+    assert term.estimate(particles).shape == (CLASSES, 2, 6)
+    assert "total_correlation/z+y" in (ppvae.ELBO() + term).parts(particles)
+
+
+def test_total_correlation_gives_the_classifier_its_exact_gradient():
+    model, guide, x = PAIRS["label"].make()
+    term = ppvae.TotalCorrelation(2.0, **BOTH, critic=MLP(LATENT + CLASSES, [8], 1))
+    particles = ppvae.draw(model, guide.eval(), x)
+    parameters = list(guide.classifier.parameters())
+    ours, theirs = (
+        torch.autograd.grad(total.sum(), parameters, retain_graph=True)
+        for total in (term.penalty(particles), by_enumeration(term, particles))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
+    assert max(gradient.abs().max() for gradient in ours) > 1e-6
+
+
+def test_total_correlation_of_partly_labelled_rows_counts_the_known_class_alone():
+    particles, term = particles_of("label", y=LABELS), ppvae.TotalCorrelation(1.0, **BOTH)
+    at_each, penalty = term.estimate(particles).mean(1), term.penalty(particles)
+    for row, label in enumerate(LABELS.tolist()):
+        if label >= 0:
+            torch.testing.assert_close(penalty[row], at_each[label, row], check_dtype=False)
+
+
+def classes_and_places(shift, rows=4000):
+    """A pair for x = (class, noise): y is the class, and z ~ N(shift (class - 1), 1)."""
+    torch.manual_seed(0)
+    x = torch.stack([torch.arange(rows) % 3, torch.randn(rows)], 1)
+    classifier, encoder = nn.Linear(2, 3), nn.Linear(2, 2)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.tensor([[-60.0, 0.0], [0.0, 0.0], [60.0, 0.0]]))
+        classifier.bias.copy_(torch.tensor([30.0, 0.0, -90.0]))
+        encoder.weight.copy_(torch.tensor([[shift, 0.0], [0.0, 0.0]]))
+        encoder.bias.copy_(torch.tensor([-shift, 0.0]))
+    model = SemiSupervisedVAE(LabelledMLP(1, 3, [4], 2), 1, 3, ppvae.distributions.likelihoods.Gaussian())
+    return model, LabelGuide(classifier, encoder), x
+
+
+def information(shift):
+    """I(z; y) of :func:`classes_and_places` by quadrature, which is their total correlation."""
+    z = torch.linspace(-12, 12, 6001, dtype=torch.float64)[:, None]
+    joint = torch.distributions.Normal(shift * torch.tensor([-1.0, 0.0, 1.0]).double(), 1.0).log_prob(z).exp() / 3
+    product = joint.sum(1, keepdim=True) / 3
+    return torch.trapezoid((joint * (joint.clamp(min=1e-300) / product).log()).sum(1), z[:, 0]).item()
+
+
+class ExactRatio(nn.Module):
+    """log q(z, y) / q(z) q(y) of :func:`classes_and_places`."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(shift))
+
+    def forward(self, code):
+        means = self.shift * torch.tensor([-1.0, 0.0, 1.0])
+        log_q = torch.distributions.Normal(means, 1.0).log_prob(code[..., :1])
+        own = (log_q * code[..., 1:]).sum(-1, keepdim=True)
+        return own - log_q.logsumexp(-1, keepdim=True) + math.log(3)
+
+
+def test_exact_critic_gives_the_information_of_class_and_code_and_has_the_least_loss():
+    model, guide, x = classes_and_places(2.0)
+    term = ppvae.TotalCorrelation(1.0, 4, ("z", "y"), critic=ExactRatio(2.0))
+    particles = ppvae.draw(model, guide, x, num_particles=20)
+    found = term.penalty(particles).detach()
+    assert information(2.0) > 0.4
+    assert found.mean().item() == pytest.approx(information(2.0), abs=4 * (found.std() / len(x) ** 0.5).item())
+    own = joint_draws(particles, ("z", "y"))
+    other = permuted_code(particles, ("z", "y"), [{"z": own[:1, :, :1], "y": own[:1, :, 1:].argmax(-1)}])
+    losses = [
+        ppvae.TotalCorrelation(1.0, 4, ("z", "y"), critic=ExactRatio(shift)).critic.logistic_loss(own, other).item()
+        for shift in (1.0, 2.0, 3.0)
+    ]
+    assert losses[1] < min(losses[0], losses[2])
+    assert losses[1] < math.log(2) - 0.05
+
+
+@pytest.mark.parametrize(("shift", "tolerance"), [(2.0, 0.1), (0.0, 0.02)])
+def test_trained_critic_finds_the_information_of_class_and_code(shift, tolerance):
+    """None where they are independent."""
+    model, guide, x = classes_and_places(shift)
+    term = ppvae.TotalCorrelation(1.0, 4, ("z", "y"), critic=MLP(4, [32], 1, nn.SiLU))
+    optimizer = torch.optim.Adam(term.critic.parameters(), lr=5e-3)
+    source = ppvae.draw(model, guide, x).source
+    for _ in range(200):
+        rows, others = torch.randint(len(x), (2, 1000))
+        particles = ppvae.draw(model, guide, x[rows])
+        optimizer.zero_grad()
+        term.critic.loss(Turn([], [], 0, [particles], [source.draws_for(as_batch(x[others]))])).backward()
+        optimizer.step()
+    found = term.penalty(ppvae.draw(model, guide, x, num_particles=5)).mean().item()
+    assert found == pytest.approx(information(shift), abs=tolerance)
+
+
+def test_fit_trains_a_critic_of_vector_and_class_and_refuses_labels():
+    model, guide, x = PAIRS["label"].make()
+    objective = ppvae.factor_vae(2.0, **BOTH, critic=MLP(LATENT + CLASSES, [8], 1))
+    before = [p.clone() for p in objective.players[0].module.parameters()]
+    result = ppvae.fit(model, guide, objective, x, epochs=2, batch_size=3, progress=False)
+    assert {"critic/z+y", "total_correlation/z+y", "rate/y"} <= result.metrics[-1].keys()
+    assert all((a != b).any() for a, b in zip(before, objective.players[0].module.parameters(), strict=True))
+    labelled = ppvae.data.Dataset(x, LABELS.clamp(min=0))
+    with pytest.raises(ppvae.ContractError, match="expected data without labels"):
+        ppvae.fit(model, guide, objective, labelled, epochs=1, batch_size=3, progress=False)
+
+
+@pytest.mark.parametrize(("site", "message"), [((), "the name of a latent"), (("z", "z"), "several different ones")])
+def test_total_correlation_refuses_no_site_and_one_twice(site, message):
+    with pytest.raises(ValueError, match=message):
+        ppvae.TotalCorrelation(1.0, site=site)
