@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from ssvae_figures import with_every_class
 from ssvae_mnist import Config as Run
 from ssvae_pairs import CLASSES, build_pair, pair_name
@@ -117,7 +117,7 @@ def trained(config: Config, data: Dataset) -> nn.Module:
     def cross_entropy(turn: Turn) -> Tensor:
         return nn.functional.cross_entropy(classifier(turn.batches[0].x), turn.batches[0].y)
 
-    schedule = half_cosine(config.epochs * (len(data) // BATCH_SIZE))
+    schedule = half_cosine(steps_of(config.epochs, len(data), BATCH_SIZE))
     train(
         [Player("classifier", classifier, cross_entropy, ppvae.adam(2e-3, schedule=schedule))],
         data,

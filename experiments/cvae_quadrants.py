@@ -40,7 +40,7 @@ from iwae_mnist import number
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from torch import Tensor, nn
 
 import ppvae
@@ -180,7 +180,7 @@ def cvae(config: Config, pixels: int, seen: int) -> Pair:
 
 def fit(config: Config, pair: Pair, train: Dataset, validation: Dataset, epochs: int, folder: Path) -> float:
     """Train a pair, load its best epoch, and return the seconds of training."""
-    steps = epochs * (len(train) // config.batch_size)
+    steps = steps_of(epochs, len(train), config.batch_size)
     result = ppvae.fit(
         *pair,
         ppvae.ELBO(),

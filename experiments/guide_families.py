@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from schedules import linear
+from schedules import linear, steps_of
 from torch import nn
 
 import ppvae
@@ -66,7 +66,7 @@ def fit(
 ) -> None:
     """Train a pair in the folder ``config.out / name``. A finished training is not repeated; an interrupted one is
     resumed. The learning rate falls to 0, so that the noise of the last steps does not affect the comparison."""
-    steps = epochs * (len(data) // config.batch_size)
+    steps = steps_of(epochs, len(data), config.batch_size)
     Console().print(name)
     ppvae.fit(
         *pair,

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from pyro import distributions as dist
 from rich.console import Console
 from rich.table import Table
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from torch import Tensor, nn
 
 import ppvae
@@ -106,7 +106,7 @@ def simulate(rows: int) -> Tensor:
 
 def fit(model, guide: nn.Module, objective, train: Tensor, config: Config) -> None:
     epochs = max(1, config.steps * config.batch_size // len(train))
-    steps = epochs * (len(train) // config.batch_size)
+    steps = steps_of(epochs, len(train), config.batch_size)
     ppvae.fit(
         model,
         guide,

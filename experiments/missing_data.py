@@ -33,7 +33,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from sklearn import datasets
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 (scikit-learn's own way to make the next import)
@@ -195,7 +195,7 @@ def trained(config: Config, name: Name, x: Tensor, seed: int) -> tuple[GaussianV
         ppvae.Dataset(x, name=name),
         epochs=epochs,
         batch_size=config.batch_size,
-        optimizer=ppvae.adam(config.learning_rate, schedule=half_cosine(epochs * (len(x) // config.batch_size))),
+        optimizer=ppvae.adam(config.learning_rate, schedule=half_cosine(steps_of(epochs, len(x), config.batch_size))),
         device="cpu",
         seed=seed,
         progress=False,

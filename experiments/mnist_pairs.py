@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from torch import nn
 
 import ppvae
@@ -81,7 +81,7 @@ def trained(name: str, data: Dataset, folder: Path, seed: int = 0, batch_size: i
         data,
         epochs=recipe.epochs,
         batch_size=batch_size,
-        optimizer=ppvae.adam(2e-3, schedule=half_cosine(recipe.epochs * (len(data) // batch_size))),
+        optimizer=ppvae.adam(2e-3, schedule=half_cosine(steps_of(recipe.epochs, len(data), batch_size))),
         run_dir=RunDir(folder / name.replace(", ", "-").replace(" ", "-"), resume=True),
         device="cpu",
         seed=seed,

@@ -6,6 +6,11 @@ from collections.abc import Callable
 Schedule = Callable[[int], float]
 
 
+def steps_of(epochs: int, rows: int, batch_size: int) -> int:
+    """The steps of a training: each epoch leaves out an incomplete last minibatch, and has at least one step."""
+    return epochs * max(1, rows // batch_size)
+
+
 def half_cosine(steps: int) -> Schedule:
     """From 1 to 0 in that many steps, on half a period of a cosine."""
     return lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))

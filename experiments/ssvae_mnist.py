@@ -25,7 +25,7 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from ssvae_figures import name_of, save_figures
 from ssvae_pairs import build_pair, num_draws
 
@@ -157,7 +157,7 @@ def run_folder(config: Config, name: str) -> Path:
 def train_pair(config: Config, model, guide, train: Dataset, validation: Dataset, folder: Path) -> ppvae.FitResult:
     labelled = min(config.labelled_per_step, config.labels)
     batch_size = min(config.batch_size, len(train) - config.labels)
-    steps = config.epochs * ((len(train) - config.labels) // batch_size)
+    steps = steps_of(config.epochs, len(train) - config.labels, batch_size)
     validation = validation.to(next(model.parameters()).device)
     return ppvae.fit(
         model,
