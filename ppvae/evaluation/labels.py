@@ -10,6 +10,7 @@ from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair, Replay
 from ppvae.engine.tracing import LABEL, distribution_at
+from ppvae.errors import ContractError
 from ppvae.evaluation.binarization import fixed
 from ppvae.evaluation.disentanglement.representation import mean_of
 from ppvae.evaluation.progress import blocks
@@ -17,19 +18,20 @@ from ppvae.evaluation.progress import blocks
 ROWS = 1000  # data evaluated at once
 
 
-def predict(guide: Any, data: Batch | HasBatch | Array, **given: Array) -> Tensor:
+def predict(guide: Any, data: Batch | HasBatch | Array, *, site: str = LABEL, **given: Array) -> Tensor:
     """q(y | x) of each datum, shape (B, C), with the guide in evaluation mode.
 
     Where the guide draws other latents before the label, it is q(y | x, those), at draws of a fixed seed.
 
     Args:
-        guide: a guide that draws site "y" where no label is given.
+        guide: a guide that draws ``site`` where no label is given.
         data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape). Labels are not read. Dynamically
             binarized data are taken at their most probable binarization, so that the result is the same at each call.
+        site: a categorical latent: the label, or "c" of a :class:`~ppvae.guides.RecognitionGuide`.
         given: conditions of B rows each.
 
     Raises:
-        ContractError: the guide does not draw site "y", or a condition does not fit.
+        ContractError: the guide does not draw ``site``, it is not categorical, or a condition does not fit.
 
     Example:
 
@@ -40,7 +42,7 @@ def predict(guide: Any, data: Batch | HasBatch | Array, **given: Array) -> Tenso
         torch.Size([3, 4])
     """
     with evaluation(None, guide, fixed(data), None, given) as (pair, batch):
-        return _probabilities(pair, batch)
+        return _probabilities(pair, batch, site)
 
 
 def accuracy(guide: Any, data: Batch | HasBatch | Array, y: Array | None = None, **given: Array) -> float:
@@ -96,9 +98,17 @@ def features(
         return _by_block(batch, lambda part: mean_of(distribution_at(guide, site, part), site))
 
 
-def _probabilities(pair: Pair, batch: Batch) -> Tensor:
-    """q(y | x), shape (B, C)."""
-    return _by_block(batch, lambda part: Replay(pair, part, 1).classify(LABEL, noise=False).probs)
+def _probabilities(pair: Pair, batch: Batch, site: str = LABEL) -> Tensor:
+    """q(site | x), shape (B, C)."""
+    return _by_block(batch, lambda part: _categorical(Replay(pair, part, 1).classify(site, noise=False), site).probs)
+
+
+def _categorical(q: Any, site: str) -> Any:
+    if not hasattr(q, "probs"):
+        raise ContractError(
+            f"expected a categorical latent at site {site!r}, got a {type(q).__name__}; ppvae.features gives its means"
+        )
+    return q
 
 
 def _by_block(batch: Batch, function: Callable[[Batch], Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from ppvae.engine.contract import check_batch
 from ppvae.engine.data_checks import check_label_range, check_support
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair
+from ppvae.engine.requirements import require_likelihood
 from ppvae.engine.tracing import OBSERVED, distribution_at
 from ppvae.errors import ContractError
 from ppvae.objectives.base import Objective
@@ -63,9 +64,11 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
         >>> check_objective(ppvae.ELBO(), model, guide, Dataset(torch.zeros(8, 2)))
     """
-    if not isinstance(objective, Objective):
-        return
     few = torch.cat([rows[:FEW] for rows in data.rows_by_label()]).to(data.x.device)
+    if not isinstance(objective, Objective):
+        with evaluation_mode(model, device=data.x.device, seed=0):
+            require_likelihood(model, distribution_at(model, OBSERVED, data.batch(few).kinds()[0]))
+        return
     modules = [model, guide, *(player.module for player in objective.players)]
     with evaluation_mode(*modules, device=data.x.device, seed=0), pyro.validation_enabled(False):
         for batch in data.batch(few).kinds():
