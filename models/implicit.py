@@ -79,6 +79,7 @@ class ImplicitModel(Model):
         parts = [latents[name] for name in ("k", "noise") if name in latents]
         if "c" in latents:
             template = parts[0] if parts else next(self.generator.parameters())
-            parts.insert(0, torch.eye(self.num_classes).to(template)[latents["c"]])
+            one_hot = torch.eye(self.num_classes, dtype=template.dtype, device=template.device)
+            parts.insert(0, one_hot[latents["c"]])
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)

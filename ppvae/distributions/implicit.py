@@ -9,7 +9,6 @@ from torch.distributions import Distribution, constraints
 
 from ppvae.errors import ContractError
 
-
 _ONE = torch.Size()
 
 
