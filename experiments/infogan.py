@@ -19,7 +19,7 @@ The generator has no density: there is no log p(x), and no ELBO.
 
 A finished run is not trained again; an interrupted one is resumed. Writes to runs/infogan/DATA/seedN: checkpoints,
 metrics.jsonl, report.json, samples.png (a row for each class, a column for each draw of the noise), codes.png (each
-code varied), learning.png.
+code varied), information.png (the bounds in training).
 """
 
 from collections.abc import Callable
@@ -28,16 +28,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from infogan_figures import save_figures
 from infogan_networks import Networks, build
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import nn
 
 import ppvae
-from ppvae import cli, plots
+from ppvae import cli
 from ppvae.data import Dataset, Splits, load
-from ppvae.engine.isolation import forked_randomness
 from ppvae.evaluation.disentanglement import Representation, represent, score
 from ppvae.guides import RecognitionGuide
 from ppvae.models import ImplicitModel
@@ -45,7 +45,6 @@ from ppvae.training import Batching, RunDir, environment, resolve_device
 from ppvae.training.study import claim, finished, reports, write_report
 
 EPOCH = 390  # steps between two lines of the log
-COLUMNS = 10  # images in a row
 SHOWN = ("factor_vae", "higgins", "mig", "sap_r2", "dci_disentanglement", "modularity", "irs")  # metrics in the table
 FACTORS = ("sprites", "dsprites")  # data made from ground-truth factors
 DEFAULTS: dict[str, dict] = {  # of the settings that are None, by the data
@@ -145,10 +144,10 @@ def run(config: Config, splits: Splits, seed: int) -> None:
         scores = {"metrics": disentangled(config, model, guide, splits.train, seed)}
     if config.data not in FACTORS and config.classes:
         scores = agreement(guide, splits.test.to(device), config.classes)
-    save_figures(config, model, metrics, scores, folder)
-    last = metrics[-1]
-    information = {name: bound(config, last, name) for name in ("c", "k") if f"information/{name}" in last}
-    report = {**own, **scores, "information": information, "training_seconds": last["seconds"]}
+    found = information(config, metrics)
+    save_figures(config, model, scores.get("assignment", [-1] * config.classes), found, folder)
+    last = {name: values[-1] for name, values in found.items()}
+    report = {**own, **scores, "information": last, "training_seconds": metrics[-1]["seconds"]}
     write_report(folder, report | environment(device))
 
 
@@ -227,66 +226,18 @@ def with_classes(codes: Representation | None, guide: RecognitionGuide, data: Da
     return Representation(data.factors, joined)
 
 
-def bound(config: Config, row: dict, name: str) -> float | None:
-    """The bound of the mutual information of a code in an epoch of training, in nats; None if its weight is 0."""
-    weight = config.lambda_class if name == "c" else config.lambda_codes
-    return -row[f"information/{name}"] / weight if weight else None
+def information(config: Config, metrics: list[dict]) -> dict[str, list]:
+    """The bound of the mutual information of each code in each epoch, in nats, and the "step" at its end.
 
-
-@torch.no_grad()
-def save_figures(config: Config, model: ImplicitModel, metrics: list[dict], scores: dict, folder: Path) -> None:
-    template = next(model.parameters())
-    model = model.eval()
-    with forked_randomness(template.device, 0):
-        noise = torch.randn(COLUMNS, config.noise, device=template.device)
-    title = f"{config.data}, {config.gan}, {config.steps:,} steps"
-    if config.classes:
-        figure = samples_figure(config, model, noise, scores)
-        figure.suptitle(f"{title}: a row for each class, a column for each draw of the noise", fontsize=9)
-        figure.savefig(folder / "samples.png", dpi=120)
-    if config.codes:
-        figure = codes_figure(config, model, noise[0])
-        figure.suptitle(f"{title}: each code from -1 to 1, the others 0, the same noise", fontsize=9)
-        figure.savefig(folder / "codes.png", dpi=120)
-    learning_figure(config, metrics).savefig(folder / "learning.png", dpi=120)
-
-
-def samples_figure(config: Config, model: ImplicitModel, noise: Tensor, scores: dict):
-    """Images of each class and each draw of the noise, with the other codes at 0."""
-    latents = {"c": torch.arange(config.classes, device=noise.device).unsqueeze(1), "noise": noise}
-    if config.codes:
-        latents["k"] = noise.new_zeros(config.codes)
-    labels = scores.get("assignment", [-1] * config.classes)
-    names = [f"c = {c}" + (f" (read as {label})" if label >= 0 else "") for c, label in enumerate(labels)]
-    return plots.image_grid(model.generate(**latents), names)
-
-
-def codes_figure(config: Config, model: ImplicitModel, noise: Tensor):
-    """Images with one code varied at a time, for some of the classes."""
-    values = torch.linspace(-1, 1, COLUMNS, device=noise.device)
-    codes = torch.eye(config.codes, device=noise.device).unsqueeze(1) * values.unsqueeze(1)  # (codes, columns, codes)
-    rows, names = [], []
-    for c in range(min(config.classes, 3)) if config.classes else [None]:
-        latents = {} if c is None else {"c": torch.tensor(c, device=noise.device)}
-        latents |= {"noise": noise} if config.noise else {}
-        rows.append(model.generate(k=codes, **latents))
-        names += [f"k{d}" + ("" if c is None else f", c = {c}") for d in range(config.codes)]
-    return plots.image_grid(torch.cat(rows), names, [f"{value:.1f}" for value in values.tolist()])
-
-
-def learning_figure(config: Config, metrics: list[dict]):
-    """Agreement on validation images, or the bounds of the mutual information, against the step."""
-    steps = [row["step"] for row in metrics]
-    if "validation_agreement" in metrics[-1]:
-        series = {"agreement": [row["validation_agreement"] for row in metrics]}
-        return plots.curves(steps, series, "step", "agreement with the class, validation images")
-    names = {"c": "class", "k": "continuous codes"}
-    series = {
-        label: [bound(config, row, name) or 0.0 for row in metrics]
-        for name, label in names.items()
-        if f"information/{name}" in metrics[-1]
+    A code with a weight of 0 is left out: the log has the weighted bounds.
+    """
+    weights = {"c": config.lambda_class, "k": config.lambda_codes}
+    bounds = {
+        name: [-row[f"information/{name}"] / weight for row in metrics]
+        for name, weight in weights.items()
+        if weight and f"information/{name}" in metrics[-1]
     }
-    return plots.curves(steps, series, "step", "bound of the mutual information, nats")
+    return {"step": [row["step"] for row in metrics], **bounds}
 
 
 def print_table(config: Config, found: list[dict]) -> None:

@@ -108,7 +108,8 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False, read
     sites = Pair(model, None).prior(few, 1)
     if reads_likelihood:
         require_likelihood(model, sites[OBSERVED].distribution)
-    _check_precision([*sites.values(), *({} if guide is None else Pair(model, guide).draw(few).guide).values()])
+    of_guide = {} if guide is None else Pair(model, guide).draw(few).guide
+    _check_precision([*sites.values(), *of_guide.values()])
     if not simulate:
         likelihood = _likelihood(model, few.kinds()[0].rows(slice(0, 1)))
         data_checks.check_event_shape(likelihood, batch.x)

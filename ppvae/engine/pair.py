@@ -233,7 +233,8 @@ class Pair:
         """
         latents = found.latents
         sites = self._guide_sites_at(found.batch, {name: site.value for name, site in latents.items()}, 1)
-        (require_some_latents if found.implicit else require_same_latents)(set(latents), set(sites))
+        require_latents = require_some_latents if found.implicit else require_same_latents
+        require_latents(set(latents), set(sites))
         for name, site in sites.items():
             require_density(name, site.distribution, latents[name].distribution, read_tensors=self.waits)
         return scored(self.guide, sites)

@@ -29,11 +29,12 @@ def folder(tmp_path_factory):
 def test_main_writes_a_report_and_the_figures_of_each_seed(folder):
     for seed in (0, 1):
         names = {path.name for path in (folder / f"seed{seed}").iterdir()}
-        assert names >= {"report.json", "samples.png", "codes.png", "learning.png", "last.safetensors"}
+        assert names >= {"report.json", "samples.png", "codes.png", "information.png", "last.safetensors"}
         report = json.loads((folder / f"seed{seed}" / "report.json").read_text())
         assert 0.1 < report["agreement"] < 1  # chance is above 1 / 10: the best assignment is taken
         assert sorted(report["assignment"]) == list(range(10))
-        assert report["information"].keys() == {"c", "k"}
+        assert report["information"].keys() == {"step", "c", "k"}
+        assert report["information"]["c"] < 2.303  # log 10
 
 
 def test_finished_runs_are_not_repeated_and_other_settings_are_refused(folder, capsys):
@@ -85,7 +86,7 @@ def test_main_scores_the_codes_of_data_with_factors(gan, classes, tmp_path):
     assert list(report["metrics"]) == (["codes", "codes and classes"] if classes else ["codes"])
     assert all(0 <= scores["factor_vae"] <= 1 for scores in report["metrics"].values())
     written = {path.name for path in (tmp_path / "sprites" / "seed0").glob("*.png")}
-    assert written == {"codes.png", "learning.png"} | ({"samples.png"} if classes else set())
+    assert written == {"codes.png", "information.png"} | ({"samples.png"} if classes else set())
 
 
 def test_shared_convolutions_belong_to_guide_and_discriminator():
