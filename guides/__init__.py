@@ -18,6 +18,7 @@ from ppvae.guides.labelled import LabelGuide, LabelStyleGuide
 from ppvae.guides.mean_field import MeanFieldGaussian
 from ppvae.guides.mixture import MixtureGuide
 from ppvae.guides.point import PointGuide
+from ppvae.guides.recognition import RecognitionGuide
 from ppvae.guides.refined import Refined
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "MeanFieldGaussian",
     "MixtureGuide",
     "PointGuide",
+    "RecognitionGuide",
     "Refined",
     "TopDownGuide",
     "affine_coupling",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from pyro import distributions as dist
@@ -22,6 +23,7 @@ from ppvae.guides import (
     MeanFieldGaussian,
     MixtureGuide,
     PointGuide,
+    RecognitionGuide,
     TopDownGuide,
 )
 from ppvae.models import (
@@ -31,6 +33,7 @@ from ppvae.models import (
     GaussianMixture,
     GaussianVAE,
     HierarchicalVAE,
+    ImplicitModel,
     LinearGaussian,
     MixtureOfGaussians,
     SemiSupervisedVAE,
@@ -321,6 +324,33 @@ POINT_PAIRS: dict[str, Pair] = {  # those of a point mass, which all that weigh 
         lambda: PointGuide(CorruptInput(nn.Sequential(MLP(IMAGE, [], LATENT), nn.Sigmoid()), MaskingNoise(0.3))),
         binary,
     ),
+}
+
+
+def generator(in_features: int) -> nn.Module:
+    return nn.Sequential(MLP(in_features, [16], IMAGE), nn.Sigmoid())
+
+
+IMPLICIT_PAIRS: dict[str, Pair] = {  # those of a generator, which all that read log p(x | z) refuse
+    "codes": Pair(
+        lambda: ImplicitModel(generator(CLASSES + 2 + LATENT), CLASSES, 2, LATENT),
+        lambda: RecognitionGuide(MLP(IMAGE, [16], CLASSES + 2), CLASSES, 2),
+        binary,
+    ),
+    "class_code": Pair(
+        lambda: ImplicitModel(MLP(CLASSES + LATENT, [16], 5), num_classes=CLASSES, noise_dim=LATENT),
+        lambda: RecognitionGuide(MLP(5, [16], CLASSES), num_classes=CLASSES),
+        vectors,
+    ),
+    "continuous_codes": Pair(
+        lambda: ImplicitModel(MLP(3 + LATENT, [16], 5), num_codes=3, noise_dim=LATENT),
+        lambda: RecognitionGuide(MLP(5, [16], 3), num_codes=3, scale=0.5),
+        vectors,
+    ),
+}
+GANS: dict[str, Callable[..., list[ppvae.Player]]] = {  # called with model, guide, discriminator
+    "info_gan": ppvae.info_gan,
+    "info_wgan_gp": partial(ppvae.info_wgan_gp, critic_steps=2),
 }
 
 

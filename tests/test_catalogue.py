@@ -11,7 +11,16 @@ from ppvae.distributions.likelihoods import Gaussian
 from ppvae.guides import LabelGuide
 from ppvae.models import SemiSupervisedVAE
 from ppvae.nn import MLP, LabelledMLP
-from tests.catalogue import ALL_PAIRS, LABELS, OBJECTIVES, PAIRS, POINT_OBJECTIVES, POINT_PAIRS
+from tests.catalogue import (
+    ALL_PAIRS,
+    GANS,
+    IMPLICIT_PAIRS,
+    LABELS,
+    OBJECTIVES,
+    PAIRS,
+    POINT_OBJECTIVES,
+    POINT_PAIRS,
+)
 
 CELLS = [(pair, objective) for pair in ALL_PAIRS for objective in OBJECTIVES]
 FITTING = [(pair, objective) for pair, objective in CELLS if OBJECTIVES[objective].fits(ALL_PAIRS[pair])]
@@ -207,3 +216,38 @@ def test_objective_that_weighs_q_refuses_a_point_mass(pair, objective):
     expected = r"point mass, which has no density: the weights p/q do not exist|expected a (guide|model) that draws"
     with pytest.raises(ppvae.ContractError, match=expected):
         OBJECTIVES[objective].make().differentiable_loss(model, guide, x)
+
+
+@pytest.mark.parametrize("pair", IMPLICIT_PAIRS)
+def test_check_pair_accepts_implicit_models(pair):
+    ppvae.check_pair(*IMPLICIT_PAIRS[pair].make())
+
+
+@pytest.mark.parametrize("pair", IMPLICIT_PAIRS)
+@pytest.mark.parametrize("gan", GANS)
+def test_train_moves_every_parameter_of_a_generator_its_guide_and_its_adversary(pair, gan, tmp_path):
+    model, guide, x = IMPLICIT_PAIRS[pair].make()
+    network = MLP(tuple(x.shape[1:]), [8], 1).double()
+    before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters(), *network.parameters())]
+    players = GANS[gan](model, guide, network)
+    row = ppvae.train(players, x, epochs=2, batch_size=3, run_dir=tmp_path, progress=False).metrics[-1]
+    parts = [value for name, value in row.items() if name == "adversarial" or name.startswith("information/")]
+    assert row["loss"] == pytest.approx(sum(parts))
+    after = [*model.parameters(), *guide.parameters(), *network.parameters()]
+    moved = [not torch.equal(a, b) for a, b in zip(after, before, strict=True)]
+    assert moved.count(False) == (gan == "info_wgan_gp")  # the critic's last bias is in no Wasserstein distance
+    again_model, again_guide, _ = IMPLICIT_PAIRS[pair].make(seed=1)
+    ppvae.load_checkpoint(tmp_path / "last.safetensors", again_model, again_guide)
+    assert torch.equal(ppvae.sample(model, 4), ppvae.sample(again_model, 4))
+
+
+@pytest.mark.parametrize("pair", IMPLICIT_PAIRS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objective_that_reads_a_likelihood_refuses_an_implicit_model(pair, objective):
+    model, guide, x = IMPLICIT_PAIRS[pair].make()
+    estimator = OBJECTIVES[objective].make()
+    if objective == "forward_kl":  # it reads samples alone
+        assert torch.isfinite(estimator.differentiable_loss(model, guide, x))
+        return
+    with pytest.raises(ppvae.ContractError, match=r"got ImplicitModel, an implicit model|that draws site 'y'"):
+        estimator.differentiable_loss(model, guide, x)

@@ -17,7 +17,17 @@ import ppvae
 from ppvae.engine.player import Turn
 from ppvae.nn import MLP
 from ppvae.training.players import players_of
-from tests.catalogue import ALL_PAIRS, CLASSES, LATENT, OBJECTIVES, POINT_OBJECTIVES, POINT_PAIRS, discriminator
+from tests.catalogue import (
+    ALL_PAIRS,
+    CLASSES,
+    GANS,
+    IMPLICIT_PAIRS,
+    LATENT,
+    OBJECTIVES,
+    POINT_OBJECTIVES,
+    POINT_PAIRS,
+    discriminator,
+)
 
 META = torch.device("meta")
 WITH_PLAYERS = {
@@ -104,10 +114,15 @@ def step(pair, objective):
     kinds.pop("partly labelled", None)  # a step has unlabelled and labelled rows apart
     if objective in OF_CLASSES:
         kinds.pop("all labelled")
-    players = players_of(model.to(META), guide.to(META), MAKERS[objective](), ppvae.adam())
+    players = players_of(model, guide, MAKERS[objective](), ppvae.adam())
+    yield from losses_of(players, list(kinds.values()))
+
+
+def losses_of(players, batches):
+    """The loss and the gradients of each player on the meta device."""
     for player in players:
         player.module.to(META)
-    batches = [kind.to(META) for kind in kinds.values()]
+    batches = [batch.to(META) for batch in batches]
     other = batches if any(player.needs_other for player in players) else []
     turn = Turn(batches, other, step=3)
     with pyro.validation_enabled(False), without_random_state():  # as in fit, which checks the pair before
@@ -131,6 +146,16 @@ def test_training_step_of_the_listed_cells_reads_numbers_on_the_host(pair, objec
     """Where one of these works, its entry in WAITS can go."""
     with pytest.raises((RuntimeError, NotImplementedError), match=r"meta|data-dependent|nonzero|item"):
         dict(step(pair, objective))
+
+
+@pytest.mark.parametrize("pair", IMPLICIT_PAIRS)
+@pytest.mark.parametrize("gan", GANS)
+def test_training_step_of_a_generator_and_its_adversary_reads_no_number_on_the_host(pair, gan):
+    model, guide, batch = IMPLICIT_PAIRS[pair].make_batch()
+    players = GANS[gan](model, guide, MLP(tuple(batch.x.shape[1:]), [8], 1).double())
+    losses = dict(losses_of(players, [batch]))
+    assert losses.keys() == {player.name for player in players}
+    assert all(loss.device == META and loss.shape == () for loss in losses.values())
 
 
 def test_players_of_the_objectives_all_take_their_turn():

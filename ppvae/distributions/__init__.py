@@ -3,6 +3,7 @@
 from ppvae.distributions.aggregate import log_joint_and_marginals, stratified, weighted
 from ppvae.distributions.elements import BernoulliElements, GreyGrid, GreyLevels, LogisticElements, SummedElements
 from ppvae.distributions.gaussians import diagonal_normal, standard_normal
+from ppvae.distributions.implicit import Implicit, has_density
 from ppvae.distributions.kl import closed_form_kl
 from ppvae.distributions.likelihoods import (
     Bernoulli,
@@ -27,6 +28,7 @@ __all__ = [
     "Gaussian",
     "GreyGrid",
     "GreyLevels",
+    "Implicit",
     "Likelihood",
     "LogisticElements",
     "ObservedElements",
@@ -35,6 +37,7 @@ __all__ = [
     "Sylvester",
     "closed_form_kl",
     "diagonal_normal",
+    "has_density",
     "log_joint_and_marginals",
     "standard_normal",
     "stratified",

@@ -8,10 +8,12 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import nn
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine.batch import Batch
 from ppvae.engine.isolation import with_partners
 from ppvae.engine.remedies import remedy
-from ppvae.engine.requirements import DRAWS_GIVEN_LABEL, require_same_latents
+from ppvae.engine.requirements import DRAWS_GIVEN_LABEL, require_same_latents, require_some_latents
+from ppvae.engine.supports import require_density
 from ppvae.engine.tracing import (
     LABEL,
     OBSERVED,
@@ -216,20 +218,39 @@ def check_match(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
     latents = {name for name, node in model_nodes.items() if not node["is_observed"]}
     require_same_latents(latents, set(guide_nodes))
     for name in latents:
-        _check_same_space(name, model_nodes[name], guide_nodes[name])
+        p, q = model_nodes[name]["fn"], guide_nodes[name]["fn"]
+        _check_same_event_shape(name, p, q)
+        if not p.support.check(guide_nodes[name]["value"]).all():
+            raise ContractError(
+                f"the guide draws values of site {name!r} (support {q.support}) outside the prior's support "
+                f"({p.support}); choose a guide distribution on the same space"
+            )
 
 
-def _check_same_space(name: str, model_node: Any, guide_node: Any) -> None:
-    p, q, value = model_node["fn"], guide_node["fn"], guide_node["value"]
+def check_recognises(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
+    """Raise ContractError unless the guide of an implicit model can score some of its latents, at all of their values.
+
+    Example:
+
+        >>> from ppvae.guides import RecognitionGuide
+        >>> from ppvae.models import ImplicitModel
+        >>> model, guide = ImplicitModel(nn.Linear(5, 2), 0, 3, 2), RecognitionGuide(nn.Linear(2, 3), num_codes=3)
+        >>> batch = Batch(torch.zeros(3, 2))
+        >>> check_recognises(run("model", model, batch), run("guide", guide, batch))
+    """
+    latents = {name: node["fn"] for name, node in sample_nodes(model_trace).items() if not node["is_observed"]}
+    recognised = {name: node["fn"] for name, node in sample_nodes(guide_trace).items()}
+    require_some_latents(set(latents), set(recognised))
+    for name, q in recognised.items():
+        _check_same_event_shape(name, latents[name], q)
+        require_density(name, q, latents[name], read_tensors=True)
+
+
+def _check_same_event_shape(name: str, p: Any, q: Any) -> None:
     if p.event_shape != q.event_shape:
         raise ContractError(
             f"site {name!r} has event shape {tuple(p.event_shape)} in the model and {tuple(q.event_shape)} in "
             "the guide; they must agree (is a .to_event(1) missing?)"
-        )
-    if not p.support.check(value).all():
-        raise ContractError(
-            f"the guide draws values of site {name!r} (support {q.support}) outside the prior's support "
-            f"({p.support}); choose a guide distribution on the same space"
         )
 
 
@@ -246,8 +267,8 @@ def check_plates(role: str, traced: poutine.Trace, batch_size: int) -> None:
         check_site(role, name, node, CHECKED_PARTICLES, batch_size)
 
 
-def check_reads_no_data(model: nn.Module, batch: Batch, guide_trace: poutine.Trace, model_trace: poutine.Trace) -> None:
-    """Raise ContractError where a density of the model moves with x while the latents are held.
+def check_reads_no_data(model: nn.Module, batch: Batch, latents: poutine.Trace, model_trace: poutine.Trace) -> None:
+    """Raise ContractError where a density of the model, or what a generator gives, moves with x at the same latents.
 
     Example:
 
@@ -256,16 +277,16 @@ def check_reads_no_data(model: nn.Module, batch: Batch, guide_trace: poutine.Tra
         >>> traced = run("model", model, batch)
         >>> check_reads_no_data(model, batch, traced, traced)
     """
-    latents = {name: node["value"] for name, node in sample_nodes(guide_trace).items()}
+    held = {name: node["value"] for name, node in sample_nodes(latents).items()}
     for other in (torch.zeros_like(batch.x), torch.ones_like(batch.x), -batch.x):
-        with At(latents):
+        with At(held):
             moved = sample_nodes(trace(model, arguments(model, batch.with_x(other)), CHECKED_PARTICLES))
         for name, node in sample_nodes(model_trace).items():
             _check_unmoved(name, node, moved[name])
 
 
 def _check_unmoved(name: str, node: Any, moved: Any) -> None:
-    before, after = node["fn"].log_prob(node["value"]), moved["fn"].log_prob(node["value"])
+    before, after = (fn.log_prob(node["value"]) if has_density(fn) else fn.sample() for fn in (node["fn"], moved["fn"]))
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise ContractError(
             f"expected the model's distribution of {name!r} to be a function of latents, labels and conditions, but it "

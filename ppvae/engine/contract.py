@@ -26,6 +26,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine import checks, data_checks, density_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
 from ppvae.engine.conditions import Conditions
@@ -200,21 +201,27 @@ def check_batch(model: Any, guide: Any, batch: Batch) -> None:
     strangers = pyro.settings.context(validate_poutine=False)  # checks.run reports a pyro.param of no module
     with evaluation_mode(model, guide, device=batch.x.device), strangers:
         data_checks.check_label_range(model, batch)
-        for part in batch.kinds():
-            _check_form(model, guide, part)
-        density_checks.check_densities(model, guide, batch)
+        explicit = [_check_form(model, guide, part) for part in batch.kinds()]
+        if all(explicit):
+            density_checks.check_densities(model, guide, batch)
 
 
-def _check_form(model: Any, guide: Any, batch: Batch) -> None:
-    """Check the pair as it is called with every label known, or with none."""
+def _check_form(model: Any, guide: Any, batch: Batch) -> bool:
+    """Check the pair as it is called with every label known, or with none. Returns whether p(x | z) has a density."""
     prior = checks.run("model", model, batch)
     checks.check_observes(prior)
     data_checks.check_event_shape(prior.nodes[OBSERVED]["fn"], batch.x)
     data_checks.check_support(prior.nodes[OBSERVED]["fn"], batch.x)
     guide_trace = checks.run("guide", guide, batch)
     checks.check_guide_sites(guide_trace, label_given=batch.label is not None)
-    checks.check_match(prior, guide_trace)
     checks.check_plates("guide", guide_trace, len(batch))
-    model_trace = checks.run("model", model, batch, replayed=guide_trace)
+    explicit = has_density(prior.nodes[OBSERVED]["fn"])
+    if explicit:
+        checks.check_match(prior, guide_trace)
+        latents, model_trace = guide_trace, checks.run("model", model, batch, replayed=guide_trace)
+    else:
+        checks.check_recognises(prior, guide_trace)
+        latents, model_trace = prior, prior
     checks.check_plates("model", model_trace, len(batch))
-    checks.check_reads_no_data(model, batch, guide_trace, model_trace)
+    checks.check_reads_no_data(model, batch, latents, model_trace)
+    return explicit

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine.batch import Batch
 from ppvae.engine.checks import CHECKED_PARTICLES
 from ppvae.engine.pair import Pair
@@ -54,9 +56,9 @@ def check_values(sites: Iterable[Site], batch: Batch) -> None:
         ppvae.errors.ContractError: expected values and densities without NaN, got NaN at site 'z' in row 1 of those...
     """
     for site in sites:
-        event = len(site.distribution.event_shape)
-        bad = site.value.reshape(*site.value.shape[: site.value.dim() - event], -1).isnan().any(-1)
-        if site.observed or not bad.any():  # NaN in x marks a missing element
+        fn, event_dim = site.distribution, len(site.distribution.event_shape)
+        bad = _any_nan(fn.sample() if site.observed and not has_density(fn) else site.value, event_dim)
+        if has_density(fn) and (site.observed or not bad.any()):  # NaN in x marks a missing element
             bad = site.log_prob.isnan()
         rows = bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[:, 0]
         if len(rows):
@@ -65,6 +67,10 @@ def check_values(sites: Iterable[Site], batch: Batch) -> None:
                 f"expected values and densities without NaN, got NaN at site {site.name!r} in row {row} of those "
                 f"checked. {cause(batch.rows(slice(row, row + 1)))}"
             )
+
+
+def _any_nan(value: Tensor, event_dim: int) -> Tensor:
+    return value.reshape(*value.shape[: value.dim() - event_dim], -1).isnan().any(-1)
 
 
 def _check_density_shape(role: str, site: Site, rows: int) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pyro
 import torch
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine import checks, data_checks
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch, rows_to_check
 from ppvae.engine.contract import check_batch
 from ppvae.engine.density_checks import check_values
 from ppvae.engine.isolation import evaluation_mode, forked_randomness
 from ppvae.engine.pair import Pair, first_parameter
+from ppvae.engine.requirements import require_likelihood
 from ppvae.engine.sites import Site, sites_of
 from ppvae.engine.tracing import OBSERVED
 from ppvae.errors import ContractError
@@ -27,6 +29,7 @@ def evaluation(
     given: Mapping[str, Array] | None = None,
     seed: int = 0,
     simulate: bool = False,
+    reads_likelihood: bool = True,
 ) -> Iterator[tuple[Pair, Batch]]:
     """Check a pair and its data, and run the body of the ``with`` statement as an evaluation.
 
@@ -39,12 +42,14 @@ def evaluation(
         seed: of all random numbers inside; the caller's random state does not change.
         simulate: read the shape and the type of x alone, for an evaluator that replaces it by ``pair.simulate(batch)``;
             the checks run on a few data that the model draws.
+        reads_likelihood: whether the evaluator reads log p(x | z), which an implicit model does not have.
 
     Yields the pair and all of the data on the pair's device. Inside, modules are in evaluation mode, there is no
     gradient, Pyro's parameter store is empty, and Pyro validates nothing, since the pair was checked.
 
     Raises:
-        ContractError: the pair or the data break the contract, or densities have less than 32 bits.
+        ContractError: the pair or the data break the contract, densities have less than 32 bits, or p(x | z) is read
+            and has no density.
         TypeError: the seed is not a whole number.
 
     Example:
@@ -67,7 +72,7 @@ def evaluation(
     of_the_other = not given and (model is None or guide is None)  # a Dataset has the conditions of the whole pair
     data_checks.check_conditions(modules, batch, allow_others=of_the_other)
     with evaluation_mode(*modules, device=device):
-        check_all(model, guide, batch, simulate)
+        check_all(model, guide, batch, simulate, reads_likelihood)
     with evaluation_mode(*modules, device=device, seed=seed), pyro.validation_enabled(False):
         yield Pair(model, guide), batch
 
@@ -79,7 +84,7 @@ def _whole(seed: Any) -> int:
         raise TypeError(f"expected seed to be a whole number, got {seed!r}") from None
 
 
-def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> None:
+def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False, reads_likelihood: bool = True) -> None:
     """Check a pair, or one of the two, on a few rows of each kind, and every row against the likelihood.
 
     Example:
@@ -102,11 +107,13 @@ def check_all(model: Any, guide: Any, batch: Batch, simulate: bool = False) -> N
         data_checks.check_support(likelihood, batch.x)
     if guide is None:
         _check_model(model, few)
-        sites = [*Pair(model, None).prior(few, 1).values()]
     else:
         check_batch(model, guide, few)
-        particles = Pair(model, guide).draw(few)
-        sites = [*particles.guide.values(), *particles.model.values()]
+    of_model = Pair(model, None).prior(few, 1)
+    if reads_likelihood:
+        require_likelihood(model, of_model[OBSERVED].distribution)
+    of_guide = {} if guide is None else Pair(model, guide).draw(few).guide
+    sites = [*of_model.values(), *of_guide.values()]
     _check_precision(sites)
     check_values(sites, few)
 
@@ -132,7 +139,7 @@ def _check_model(model: Any, few: Batch) -> None:
 
 def _check_precision(sites: Iterable[Site]) -> None:
     for site in sites:
-        if site.log_prob.dtype.itemsize < 4:
+        if has_density(site.distribution) and site.log_prob.dtype.itemsize < 4:
             raise ContractError(
                 f"expected densities in float32 or float64, got {site.log_prob.dtype} at site {site.name!r}: a sum of "
                 "densities in that type is off by nats. Convert the pair and the data by .float(); nn.Autocast runs "

@@ -1,7 +1,7 @@
 """The pair: the model and the guide, and the only place where either is run."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,9 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine.batch import Array, Batch, HasBatch, as_batch
+from ppvae.engine.data_checks import check_event_shape
 from ppvae.engine.isolation import evaluating, frozen, isolated, with_own_statistics
 from ppvae.engine.noise import Noise
 from ppvae.engine.particles import Draws, Particles
@@ -18,8 +20,10 @@ from ppvae.engine.requirements import (
     DRAWS_GIVEN_LABEL,
     require_can_score,
     require_enumerated_classes,
+    require_likelihood,
     require_no_other_data,
     require_same_latents,
+    require_some_latents,
 )
 from ppvae.engine.sites import Site, scored, sites_of
 from ppvae.engine.supports import require_density
@@ -77,6 +81,28 @@ def draw(
 
 
 @dataclass(frozen=True, eq=False)
+class Simulation:
+    """One draw (x, z) ~ p(x, z) for each of B data.
+
+    Attributes:
+        batch: the drawn x, with the conditions of the data, and their labels unless labels were drawn.
+        latents: the model's sites of what it draws besides x, (1, B).
+        implicit: whether p(x | z) has no density.
+
+    Example:
+
+        >>> from ppvae.models import LinearGaussian
+        >>> pair = Pair(LinearGaussian(torch.eye(2), torch.zeros(2)), None)
+        >>> pair.simulation(as_batch(torch.zeros(3, 2))).latents["z"].value.shape
+        torch.Size([1, 3, 2])
+    """
+
+    batch: Batch
+    latents: dict[str, Site]
+    implicit: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Pair:
     """A generative model and its guide.
 
@@ -131,19 +157,32 @@ class Pair:
             ContractError: the model observes something else that may depend on a latent: draws from the prior are
                 then no draws of the posterior.
         """
-        simulated, latents = self.simulated_sites(batch, draw_labels)
-        return simulated, {name: site.value for name, site in latents.items()}
+        found = self.simulation(batch, draw_labels)
+        return found.batch, {name: site.value for name, site in found.latents.items()}
 
-    def simulated_sites(self, batch: Batch, draw_labels: bool = False) -> tuple[Batch, dict[str, Site]]:
-        """:meth:`simulate`, with the sites of the latents instead of their values."""
+    def simulation(self, batch: Batch, draw_labels: bool = False, learning: bool = False) -> Simulation:
+        """:meth:`simulate`, with the sites of the latents instead of their values.
+
+        With ``learning`` the draws have a gradient, and the model runs in its present mode.
+
+        Raises:
+            ContractError: x is drawn in another shape than that of the data.
+        """
         drawn = (OBSERVED, LABEL) if draw_labels else (OBSERVED,)
-        with torch.no_grad(), evaluating(self.model), Unobserve(*drawn):
+        with ExitStack() as modes:
+            if not learning:
+                modes.enter_context(torch.no_grad())
+                modes.enter_context(evaluating(self.model))
+            modes.enter_context(Unobserve(*drawn))
             traced = trace(self.model, arguments(self.model, batch), 1)
         sites = sites_of("model", traced, 1, len(batch))
         require_no_other_data({name: site.observed for name, site in sites.items()})
         latents = {name: site for name, site in sites.items() if not site.observed}
-        x = latents.pop(OBSERVED).value.expand(1, *batch.x.shape)[0].to(batch.x.dtype)
-        return Batch(x, None, batch.given) if LABEL in latents else batch.with_x(x), latents
+        of_x = latents.pop(OBSERVED)
+        check_event_shape(of_x.distribution, batch.x)
+        x = of_x.value.expand(1, *batch.x.shape)[0].to(batch.x.dtype)
+        simulated = Batch(x, None, batch.given) if LABEL in latents else batch.with_x(x)
+        return Simulation(simulated, latents, implicit=not has_density(of_x.distribution))
 
     def generated(self, batch: Batch) -> dict[str, Site]:
         """The model's sites at one draw of all its latents from the prior for each datum, (1, B), "x" at the data.
@@ -178,13 +217,26 @@ class Pair:
         Raises:
             ContractError: q is not a density over the whole space of the prior.
         """
-        simulated, latents = self.simulated_sites(batch, draw_labels=True)
-        if simulated.x.is_floating_point():
-            simulated = simulated.with_x(simulated.x.masked_fill(batch.x.isnan(), torch.nan))
-        sites = self._guide_sites_at(simulated, {name: site.value for name, site in latents.items()}, 1)
-        require_same_latents(set(latents), set(sites))
+        found = self.simulation(batch, draw_labels=True)
+        if found.batch.x.is_floating_point():
+            x = found.batch.x.masked_fill(batch.x.isnan(), torch.nan)
+            found = replace(found, batch=found.batch.with_x(x))
+        return self.recognised(found)
+
+    def recognised(self, found: Simulation) -> dict[str, Site]:
+        """The guide's sites at the latents of a simulation, (1, B).
+
+        Of an implicit model the guide may recognise some of the latents, such as the codes without the noise.
+
+        Raises:
+            ContractError: q is not a density over the whole space of the prior, or draws other latents.
+        """
+        latents = found.latents
+        sites = self._guide_sites_at(found.batch, {name: site.value for name, site in latents.items()}, 1)
+        require_latents = require_some_latents if found.implicit else require_same_latents
+        require_latents(set(latents), set(sites))
         for name, site in sites.items():
-            require_density(name, site.distribution, latents[name].distribution)
+            require_density(name, site.distribution, latents[name].distribution, read_tensors=self.waits)
         return scored(self.guide, sites)
 
     def _guide_sites_at(self, batch: Batch, values: Draws, num_particles: int) -> dict[str, Site]:
@@ -229,13 +281,19 @@ class Replay:
         return self.pair.waits
 
     def replay_model(self, draws: Draws, guide: dict[str, Site]) -> dict[str, Site]:
-        """The model's sites at the guide's draws and enumerated values. Raises ContractError for other latents."""
+        """The model's sites at the guide's draws and enumerated values.
+
+        Raises:
+            ContractError: the latents are others than the guide's, or p(x | z) has no density.
+        """
         values = {name: site.value for name, site in guide.items()} | draws
         model = with_own_statistics(self.pair.model) if self.ran else self.pair.model
         self.ran.append(True)
         with self.pair.store(), At(values):
             traced = trace(model, arguments(self.pair.model, self.batch), self.num_particles)
         sites = sites_of("model", traced, self.num_particles, len(self.batch))
+        if OBSERVED in sites:
+            require_likelihood(self.model, sites[OBSERVED].distribution)
         require_same_latents({name for name, site in sites.items() if not site.observed}, set(guide))
         same = {name: replace(sites[name], enumerated=site.enumerated) for name, site in guide.items()}
         return {name: self._mark_known(same.get(name, site)) for name, site in sites.items()}

@@ -5,6 +5,7 @@ from typing import Any
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine.tracing import LABEL
 from ppvae.errors import ContractError
 
@@ -30,6 +31,41 @@ def require_same_latents(model: set[str], guide: set[str]) -> None:
         raise ContractError(
             f"the guide draws site(s) {sorted(guide - model)} that the model does not have as latents; "
             f"the model's latents are {sorted(model)}. Remove or rename the guide's site"
+        )
+
+
+def require_some_latents(model: set[str], guide: set[str]) -> None:
+    """Raise ContractError unless the guide recognises latents of the model, at least one, and no others.
+
+    Example:
+
+        >>> require_some_latents({"c", "noise"}, {"c"})
+        >>> require_some_latents({"c", "noise"}, {"z"})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppvae.errors.ContractError: expected a guide that draws some of the latents ['c', 'noise']...
+    """
+    if not guide or guide - model:
+        raise ContractError(
+            f"expected a guide that draws some of the latents {sorted(model)} of an implicit model, got "
+            f"{sorted(guide) or 'none'}; rename or remove the guide's sites"
+        )
+
+
+def require_likelihood(model: Any, fn: TorchDistribution) -> None:
+    """Raise ContractError if the distribution of x has no density: the model is a generator, known by its samples.
+
+    Example:
+
+        >>> import torch
+        >>> from pyro.distributions import Normal
+        >>> require_likelihood(None, Normal(torch.zeros(3), 1.0))
+    """
+    if not has_density(fn):
+        raise ContractError(
+            f"expected a model with a density p(x | z), got {type(model).__name__}, an implicit model, whose samples "
+            "have no density: it has no log p(x), no ELBO and no reconstruction error. Train it by "
+            "ppvae.train(ppvae.info_gan(...), x) and its guide alone by ForwardKL; ppvae.sample draws from it, "
+            "ppvae.represent gives the codes that its guide recognises"
         )
 
 

@@ -11,6 +11,7 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
+from ppvae.distributions.implicit import has_density
 from ppvae.engine.requirements import cannot_score
 from ppvae.engine.tracing import check_site, sample_nodes
 from ppvae.errors import ContractError
@@ -52,7 +53,7 @@ class Site:
     @cached_property
     def log_prob(self) -> Tensor:
         """Log density at ``value``, in nats, shape ``(enumeration..., K, B)``; 0 where masked. Computed when read."""
-        if type(self.distribution).log_prob in _WITHOUT_DENSITY:
+        if not has_density(self.distribution):
             raise ContractError(
                 f"expected distributions that have a density, got {type(self.distribution).__name__} at site "
                 f"{self.name!r}, which has no log_prob"
@@ -71,9 +72,6 @@ class Site:
         site = replace(self)
         site.__dict__["log_prob"] = self.log_prob.detach()  # where cached_property keeps it
         return site
-
-
-_WITHOUT_DENSITY = (TorchDistribution.log_prob, torch.distributions.Distribution.log_prob)
 
 
 def sites_of(role: str, traced: poutine.Trace, num_particles: int, batch_size: int) -> dict[str, Site]:

@@ -69,7 +69,7 @@ def sample(
         like = as_batch(template).x
         x = like.new_zeros(num_samples, *like.shape[1:])
     with (
-        evaluation(model, None, x, y, given, seed=seed, simulate=True) as (pair, batch),
+        evaluation(model, None, x, y, given, seed, simulate=True, reads_likelihood=False) as (pair, batch),
         forked_randomness(batch.x.device, seed + STREAM),
     ):
         require_known(batch)

@@ -11,7 +11,7 @@ from ppvae.engine.batch import Array, Batch, HasBatch
 from ppvae.engine.evaluation import evaluation
 from ppvae.engine.pair import Pair, Replay
 from ppvae.engine.tracing import LABEL, distribution_at
-from ppvae.errors import require_count
+from ppvae.errors import ContractError, require_count
 from ppvae.evaluation.binarization import fixed
 from ppvae.evaluation.disentanglement.representation import mean_of
 from ppvae.evaluation.progress import blocks
@@ -20,22 +20,31 @@ ROWS = 1000  # data evaluated at once
 DRAWS = 20_000  # of the latents before a site, for all data that are evaluated at once
 
 
-def predict(guide: Any, data: Batch | HasBatch | Array, *, num_draws: int = 1, seed: int = 0, **given: Array) -> Tensor:
+def predict(
+    guide: Any,
+    data: Batch | HasBatch | Array,
+    *,
+    site: str = LABEL,
+    num_draws: int = 1,
+    seed: int = 0,
+    **given: Array,
+) -> Tensor:
     """q(y | x) of each datum, shape (B, C), with the guide in evaluation mode.
 
     Where the guide draws other latents a before the label, it is the mean of q(y | a_k, x) over K draws a_k ~ q(a | x),
     an unbiased estimate of q(y | x). Otherwise it is exact for every K.
 
     Args:
-        guide: a guide that draws site "y" where no label is given.
+        guide: a guide that draws ``site`` where no label is given.
         data: a ``Dataset``, a tensor or a numpy array of shape (B, *event_shape). Labels are not read. Dynamically
             binarized data are taken at their most probable binarization, so that the result is the same at each call.
+        site: a categorical latent: the label, or "c" of a :class:`~ppvae.guides.RecognitionGuide`.
         num_draws: K.
         seed: of the draws; the caller's random state does not change.
         given: conditions of B rows each.
 
     Raises:
-        ContractError: the guide does not draw site "y", or a condition does not fit.
+        ContractError: the guide does not draw ``site``, it is not categorical, or a condition does not fit.
         ValueError: ``num_draws`` is less than 1.
 
     Example:
@@ -48,7 +57,7 @@ def predict(guide: Any, data: Batch | HasBatch | Array, *, num_draws: int = 1, s
     """
     num_draws = require_count("num_draws", num_draws)
     with evaluation(None, guide, fixed(data), None, given, seed) as (pair, batch):
-        return _probabilities(pair, batch, num_draws)
+        return _probabilities(pair, batch, site, num_draws)
 
 
 def accuracy(
@@ -85,7 +94,7 @@ def accuracy(
     with evaluation(None, guide, fixed(data), y, given, seed) as (pair, batch):
         if batch.label is None:
             raise ValueError("expected data with labels that are all known, got unknown ones; use the test split")
-        return (_probabilities(pair, batch, num_draws).argmax(-1) == batch.label).double().mean().item()
+        return (_probabilities(pair, batch, LABEL, num_draws).argmax(-1) == batch.label).double().mean().item()
 
 
 def features(
@@ -133,11 +142,16 @@ def features(
         return _by_block(batch, num_draws, means)
 
 
-def _probabilities(pair: Pair, batch: Batch, num_draws: int) -> Tensor:
-    """q(y | x), shape (B, C)."""
+def _probabilities(pair: Pair, batch: Batch, site: str, num_draws: int) -> Tensor:
+    """q(site | x), shape (B, C)."""
 
     def probabilities(part: Batch) -> Tensor:
-        q = Replay(pair, part, 1).classify(LABEL, noise=False, num_draws=num_draws)
+        q = Replay(pair, part, 1).classify(site, noise=False, num_draws=num_draws)
+        if not hasattr(q, "probs"):
+            raise ContractError(
+                f"expected a categorical latent at site {site!r}, got a {type(q).__name__}; ppvae.features gives its "
+                "means"
+            )
         return _mean_over_draws(q.probs, q)
 
     return _by_block(batch, num_draws, probabilities)

@@ -57,6 +57,8 @@ class ConvDecoder(nn.Module):
         image_shape: (H, W) or (C, H, W). Each stage doubles the image: H and W are multiples of 2 ** len(channels).
         activation: constructor of the nonlinearity.
         hidden: widths of linear layers between the input and the convolutions.
+        normalisation: channels -> a layer before the nonlinearity of each stage, such as ``nn.BatchNorm2d``; None for
+            none.
 
     Raises ValueError for an image shape that cannot be halved so often.
 
@@ -73,6 +75,7 @@ class ConvDecoder(nn.Module):
         image_shape: Sequence[int],
         activation: Activation = nn.ReLU,
         hidden: Sequence[int] = (),
+        normalisation: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
         self.in_features, self.image_shape = in_features, tuple(image_shape)
@@ -83,7 +86,8 @@ class ConvDecoder(nn.Module):
             nn.Sequential(nn.Unflatten(-1, (channels[0], height, width)), _ChannelsLast()),
         ]
         for fan_in, fan_out in zip(channels, [*channels[1:], colours], strict=True):
-            stages += [activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
+            normalised = [] if normalisation is None else [normalisation(fan_in)]
+            stages += [*normalised, activation(), nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1)]
         self.layers = nn.Sequential(*stages)
 
     def forward(self, z: Tensor) -> Tensor:

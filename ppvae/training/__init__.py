@@ -1,5 +1,6 @@
 """Training: players, the loop, its checkpoints and its run folder."""
 
+from ppvae.training.adversarial import info_gan, info_wgan_gp
 from ppvae.training.arguments import RunDir, Validation
 from ppvae.training.backends import Eager
 from ppvae.training.batches import Batches, Batching
@@ -20,6 +21,8 @@ __all__ = [
     "adam",
     "environment",
     "fit",
+    "info_gan",
+    "info_wgan_gp",
     "load_checkpoint",
     "load_players",
     "pair_player",

@@ -8,6 +8,8 @@ from ppvae.data import Dataset
 from ppvae.engine.contract import check_batch
 from ppvae.engine.isolation import evaluation_mode
 from ppvae.engine.pair import Pair
+from ppvae.engine.requirements import require_likelihood
+from ppvae.engine.tracing import OBSERVED, distribution_at
 from ppvae.errors import ContractError
 from ppvae.evaluation.rows import check_rows
 from ppvae.objectives.base import Objective
@@ -56,7 +58,9 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
         for batch in data.batch(data.rows_to_check()).kinds():
             if isinstance(objective, Objective):
                 objective.parts(objective.particles(Pair(model, guide), batch, step=0))
-            elif not isinstance(objective, Trace_MMD):
+                continue
+            require_likelihood(model, distribution_at(model, OBSERVED, batch))
+            if not isinstance(objective, Trace_MMD):
                 Pair(model, guide).draw(batch).require_weights()
 
 

@@ -187,7 +187,7 @@ def represent(
     """
     factors = factors_of(data)
     first = most_probable(data, torch.arange(min(FIRST_ROWS, len(data))))
-    with evaluation(model, guide, first, seed=seed) as (pair, first):
+    with evaluation(model, guide, first, seed=seed, reads_likelihood=False) as (pair, first):
         drawn_first = _is_first_latent(site, pair, first)
         repeated = first.rows(torch.arange(len(first)).repeat(PRIOR_DRAWS))
         prior = _prior(distribution_at(model, site, repeated))
@@ -214,7 +214,7 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 def _is_first_latent(site: str, pair: Pair, batch: Batch) -> bool:
     """Whether the model draws the site before all other latents."""
-    return site == next((name for name, s in pair.draw(batch).model.items() if not s.observed), None)
+    return site == next((name for name, s in pair.prior(batch, 1).items() if not s.observed), None)
 
 
 def _is_same(prior: Normal, other: Normal | None) -> bool:

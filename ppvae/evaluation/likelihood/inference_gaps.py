@@ -183,11 +183,11 @@ def gaps(
         >>> found.amortization.value > 0
         tensor([True, True, True, True])
     """
-    require_amortized(guide)
     counts = {"num_particles": num_particles, "chunk": chunk}
     options: dict[str, Any] = {name: require_count(name, count) for name, count in counts.items()}
     options["progress"] = progress
     with evaluation(model, guide, data, y, given, seed=seed) as (_, batch):
+        require_amortized(guide)
         log_p = log_marginal(model, guide, batch, proposal=proposal, seed=seed, **options)
         return Gaps(log_p, *local_bounds(model, guide, batch, ascent=ascent, seed=seed + 1, **options))
 

@@ -7,8 +7,10 @@ import torch
 from pyro import distributions as dist
 
 import ppvae
+from ppvae.distributions import Implicit
 from ppvae.engine import requirements
 from ppvae.guides import FlowGuide, MeanFieldGaussian, planar
+from ppvae.models import ImplicitModel
 from ppvae.nn import MLP
 
 CATEGORICAL = dist.Categorical(torch.ones(4, 3))
@@ -22,6 +24,21 @@ def test_require_same_latents_names_those_that_one_of_the_two_misses():
         requirements.require_same_latents({"z", "w"}, {"z"})
     with pytest.raises(ppvae.ContractError, match=re.escape("draws site(s) ['v'] that the model does not have")):
         requirements.require_same_latents({"z"}, {"z", "v"})
+
+
+def test_require_some_latents_takes_a_part_of_them_and_no_others():
+    assert requirements.require_some_latents({"c", "noise"}, {"c"}) is None
+    for drawn in (set(), {"z"}, {"c", "z"}):
+        got = re.escape(str(sorted(drawn))) if drawn else "none"
+        with pytest.raises(ppvae.ContractError, match=rf"some of the latents \['c', 'noise'\].*got {got}"):
+            requirements.require_some_latents({"c", "noise"}, drawn)
+
+
+def test_require_likelihood_names_the_model():
+    model = ImplicitModel(MLP(3, [], 5), noise_dim=3)
+    assert requirements.require_likelihood(model, dist.Normal(torch.zeros(4, 5), 1.0).to_event(1)) is None
+    with pytest.raises(ppvae.ContractError, match=r"a density p\(x \| z\), got ImplicitModel, an implicit model"):
+        requirements.require_likelihood(model, Implicit(torch.zeros(4, 5), 1))
 
 
 @pytest.mark.parametrize(
