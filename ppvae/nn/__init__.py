@@ -8,6 +8,7 @@ from ppvae.nn.dictionary import Dictionary
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
 from ppvae.nn.mlp import MLP, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn.sum import Sum
 
 __all__ = [
     "MLP",
@@ -24,5 +25,6 @@ __all__ = [
     "LabelledMLP",
     "MaskingNoise",
     "RandomWarp",
+    "Sum",
     "softplus",
 ]
