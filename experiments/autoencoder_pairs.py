@@ -117,7 +117,7 @@ def one_layer(activation: type[nn.Module], noise: nn.Module | None = None) -> Ca
         layer, decoder = MLP(networks.shape, [], networks.width), Dictionary(networks.width, networks.shape)
         if networks.start is not None:
             with torch.no_grad():
-                layer.layers[0].bias.sub_(layer.layers[0].weight @ networks.start.bias)
+                layer.layers[0].bias.copy_(-layer.layers[0].weight @ networks.start.bias)
                 decoder.bias.copy_(networks.start.bias)
         encoder = nn.Sequential(layer, activation())
         model = GaussianVAE(decoder, networks.width, Gaussian(0.5**0.5))
