@@ -7,6 +7,9 @@ with one and with three hidden layers, and of the same networks as VAE and beta-
 a learned scale), reconstructed from the posterior mean. Each element of a code costs a VAE KL(q || p), so that its
 error stops falling at some width; its rate in nats is printed in brackets.
 
+Every network is a linear map plus a deep network, and every pair starts as probabilistic PCA of the training images: the
+table says what the deep networks add to it.
+
 Figures:
 
     samples           from N(0, I), and from densities fitted to the codes of training images (ex-post density
@@ -18,9 +21,9 @@ Figures:
     codes-*           the codes of test images in the same plane, by class
     interpolation-*   straight and spherical paths between the codes of test images
 
-    python experiments/autoencoders.py                            # 48 runs of a minute or two each, on one CPU core
+    python experiments/autoencoders.py                            # 48 runs of 15 to 40 s each, on one CPU core
     python experiments/autoencoders.py --widths 2 16 --depths 3 --kinds autoencoder "beta 1"
-    python experiments/autoencoders.py --hidden 2000 1000 500 --out runs/autoencoders-wide
+    python experiments/autoencoders.py --hidden 1000 500 250 --out runs/autoencoders-narrowing
     python experiments/autoencoders.py --seeds 0 1 2 3 4
 
 A finished run is not trained again; an interrupted one is resumed. Writes to runs/autoencoders/DATA: a folder for each
