@@ -7,8 +7,8 @@ with one and with three hidden layers, and of the same networks as VAE and beta-
 a learned scale), reconstructed from the posterior mean. Each element of a code costs a VAE KL(q || p), so that its
 error stops falling at some width; its rate in nats is printed in brackets.
 
-Every network is a linear map plus a deep network, and every pair starts as probabilistic PCA of the training images: the
-table says what the deep networks add to it.
+Every network is a linear map plus a deep network, and every pair starts as probabilistic PCA of the training images:
+the table says what the deep networks add to it.
 
 Figures:
 
