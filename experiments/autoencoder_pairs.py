@@ -4,9 +4,9 @@ The likelihood of an autoencoder is a Gaussian of variance 1/2, for which - log 
 over the pixels, and a constant: penalties are relative to it. A VAE learns the scale of its noise (Rybkin et al. 2021,
 "Simple and Effective VAE Training with Calibrated Decoders"): with variance 1/2 it would use few elements of its code.
 
-Each network is a linear map plus a deep network. Both are set so that a pair starts as probabilistic PCA (Tipping and
-Bishop 1999), the best linear pair: training adds what is not linear. Deep networks without this start are above the
-error of PCA at wide codes for many epochs.
+With the start "PCA" each network is a linear map plus a deep network, set so that a pair starts as probabilistic PCA
+(Tipping and Bishop 1999), the best linear pair: training adds what is not linear. Deep networks alone have a larger
+error than PCA at wide codes for many epochs.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ from ppvae.nn import MLP, Autocast, CorruptInput, Dictionary, MaskingNoise, Sum
 from ppvae.training import RunDir
 
 Shape = tuple[int, ...]
+Line = tuple[Tensor, Tensor]  # weight and bias
 Pair = tuple[GaussianVAE, ppvae.AmortizedGuide]
 HIDDEN_SHARE = 0.5  # of the pixels, set to 0 in denoising
 
@@ -39,8 +40,8 @@ class Networks:
     """The encoder's layers, and in reverse order the decoder's."""
     width: int
     start: LinearGaussian | None = None
-    """The pair starts as this one with its posterior as guide; a single layer of units starts from its mean image.
-    None for torch's initial weights."""
+    """Each network has a linear shortcut, and the pair starts as this one with its posterior as guide; a layer of
+    filters starts from its mean image. None for deep networks alone, from random weights."""
     bfloat16: bool = False
     """The products of the deep networks in bfloat16."""
 
@@ -68,42 +69,44 @@ def vae(networks: Networks) -> Pair:
 
 
 def _model(networks: Networks, likelihood: Gaussian | None = None) -> GaussianVAE:
-    decoder, start = _with_shortcut(networks, networks.width, networks.hidden[::-1], networks.shape), networks.start
-    if start is not None:
-        _start_from(decoder, start.weight, start.bias)
+    start = networks.start
+    line = None if start is None else (start.weight, start.bias)
+    decoder = _network(networks, networks.width, networks.hidden[::-1], networks.shape, line)
     return GaussianVAE(decoder, networks.width, likelihood or Gaussian(0.5**0.5))
 
 
-def _encoder(networks: Networks, outputs: int) -> Sum:
+def _encoder(networks: Networks, outputs: int) -> nn.Module:
     """The means of the code; with twice as many outputs, also the logs of its standard deviations."""
-    encoder, start = _with_shortcut(networks, networks.shape, networks.hidden, outputs), networks.start
+    start, line = networks.start, None
     if start is not None:
         # p(z | x) = N(C W' (x - b) / s^2, C): the same covariance C for all x.
         posterior = start.posterior(start.bias.unsqueeze(0))
         weight = posterior.covariance_matrix[0] @ start.weight.T / (2 * start.log_scale).exp()
-        rows = weight, torch.zeros_like(weight)
-        biases = -weight @ start.bias, posterior.stddev[0].log()
-        _start_from(encoder, torch.cat(rows)[:outputs], torch.cat(biases)[:outputs])
-    return encoder
-
-
-def _with_shortcut(networks: Networks, in_shape: int | Shape, hidden: Sequence[int], out_shape: int | Shape) -> Sum:
-    """A deep network plus a linear map of the same input."""
-    deep = MLP(in_shape, hidden, out_shape)
-    return Sum(Autocast(deep) if networks.bfloat16 else deep, MLP(in_shape, (), out_shape))
+        rows = torch.cat([weight, torch.zeros_like(weight)])
+        biases = torch.cat([-weight @ start.bias, posterior.stddev[0].log()])
+        line = rows[:outputs], biases[:outputs]
+    return _network(networks, networks.shape, networks.hidden, outputs, line)
 
 
 @torch.no_grad()
-def _start_from(network: Sum, weight: Tensor, bias: Tensor) -> None:
-    """Let a network with a shortcut start as a linear map, with He's initial weights in the rectified layers."""
-    deep, shortcut = map(_linear, network.networks)
-    for layer in deep[:-1]:
+def _network(
+    networks: Networks, in_shape: int | Shape, hidden: Sequence[int], out_shape: int | Shape, line: Line | None
+) -> nn.Module:
+    """A deep network with He's initial weights in its rectified layers; with a line, a sum that starts as that line."""
+    deep = MLP(in_shape, hidden, out_shape)
+    *rectified, last = _linear(deep)
+    for layer in rectified:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
-    for parameter in deep[-1].parameters():
+    network = Autocast(deep) if networks.bfloat16 else deep
+    if line is None:
+        return network
+    shortcut = MLP(in_shape, (), out_shape)
+    for parameter, value in zip(_linear(shortcut)[0].parameters(), line, strict=True):
+        parameter.copy_(value)
+    for parameter in last.parameters():
         nn.init.zeros_(parameter)
-    shortcut[0].weight.copy_(weight)
-    shortcut[0].bias.copy_(bias)
+    return Sum(network, shortcut)
 
 
 def _linear(network: nn.Module) -> list[nn.Linear]:
@@ -167,8 +170,9 @@ def trained(config, recipe: Recipe, networks: Networks, data: Dataset, name: str
 
 
 def networks_of(config, data: Dataset, depth: int, width: int) -> Networks:
-    """Networks that start from the principal components of the data, as in the table. ``config`` as in trained."""
-    return Networks(data.event_shape, config.hidden[:depth], width, principal(data, width), config.bfloat16)
+    """The networks of a pair of the table. ``config`` as in trained."""
+    start = principal(data, width) if config.start == "PCA" else None
+    return Networks(data.event_shape, config.hidden[:depth], width, start, config.bfloat16)
 
 
 def name_of(kind: str, depth: int, width: int, seed: int = 0) -> str:

@@ -8,7 +8,7 @@ a learned scale), reconstructed from the posterior mean. Each element of a code 
 error stops falling at some width; its rate in nats is printed in brackets.
 
 Every network is a linear map plus a deep network, and every pair starts as probabilistic PCA of the training images:
-the table says what the deep networks add to it.
+the table says what the deep networks add to it. With --start random they are deep networks alone, from random weights.
 
 Figures:
 
@@ -23,7 +23,7 @@ Figures:
 
     python experiments/autoencoders.py                            # 48 runs of 15 to 40 s each, on one CPU core
     python experiments/autoencoders.py --widths 2 16 --depths 3 --kinds autoencoder "beta 1"
-    python experiments/autoencoders.py --hidden 1000 500 250 --out runs/autoencoders-narrowing
+    python experiments/autoencoders.py --start random --hidden 1000 500 250 --out runs/autoencoders-random
     python experiments/autoencoders.py --seeds 0 1 2 3 4
 
 A finished run is not trained again; an interrupted one is resumed. Writes to runs/autoencoders/DATA: a folder for each
@@ -50,7 +50,15 @@ from ppvae.training.study import finished, reports, write_report
 
 Kind = Literal["autoencoder", "beta 0", "beta 1", "beta 4"]
 TICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # of errors
-SHARED = ("data", "hidden", "bfloat16", "epochs", "batch_size", "learning_rate")  # settings of all runs of a table
+SHARED = (
+    "data",
+    "start",
+    "hidden",
+    "bfloat16",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+)  # settings of all runs of a table
 OWN = ("kind", "depth", "width", "seed")  # settings in which the runs of a table differ
 
 
@@ -65,6 +73,8 @@ class Config:
     """Numbers of hidden layers of the encoder, and of the decoder."""
     kinds: tuple[Kind, ...] = ("autoencoder", "beta 0", "beta 1", "beta 4")
     seeds: tuple[int, ...] = (0,)
+    start: Literal["PCA", "random"] = "PCA"
+    """Of the networks: linear shortcuts and the weights of probabilistic PCA, or deep networks alone."""
     hidden: tuple[int, ...] = (512, 512, 512)
     """Units of the encoder's layers, from x on; a depth takes the first of them."""
     bfloat16: bool = True

@@ -40,7 +40,7 @@ from statistics import mean, stdev
 from typing import Any, Literal
 
 import torch
-from autoencoder_pairs import RECIPES, name_of, networks_of, trained
+from autoencoder_pairs import RECIPES, name_of, networks_of, principal, trained
 from autoencoders import SHARED
 from autoencoders import Config as Encoders
 from classifiers import BestWeights, accuracy, classifier_player
@@ -92,7 +92,11 @@ class Config:
     """Learning rate of a classifier on frozen codes."""
     tuning_rate: float = 1e-3
     """Learning rate of encoder and classifier together."""
-    encoders: Encoders = field(default_factory=Encoders)
+    encoders: Encoders = field(
+        default_factory=lambda: Encoders(
+            start="random", hidden=(1000, 500, 250), epochs=6, out=Path("runs/autoencoders-random")
+        )
+    )
     """Settings of the encoders, with the data and the device of the table, and the folder of their runs."""
     out: Path = Path("runs/pretraining")
 
@@ -143,7 +147,8 @@ def encoder(config: Config, data: Dataset, kind: Kind, seed: int) -> ppvae.Amort
         name = name_of(kind, config.depth, config.width, seed)
         return trained(config.encoders, RECIPES[kind], networks, data, name, seed)[1]
     torch.manual_seed(seed)
-    _, guide = RECIPES["autoencoder"].make(networks if kind == "PCA" else replace(networks, start=None))
+    start = principal(data, config.width) if kind == "PCA" else None
+    _, guide = RECIPES["autoencoder"].make(replace(networks, start=start))
     return guide.eval().to(data.x.device)
 
 

@@ -58,7 +58,7 @@ def test_main_writes_a_table_of_pca_and_every_run(folder):
 
 
 def test_error_of_the_table_is_that_of_the_saved_pair(folder):
-    networks = pairs.Networks((8, 8), (16,), 4, bfloat16=True)
+    networks = pairs.networks_of(SMALL, load("digits", binarization="none").train, 1, 4)
     model, guide = pairs.RECIPES["beta 1"].make(networks)
     ppvae.load_checkpoint(folder / pairs.name_of("beta 1", 1, 4) / "last.safetensors", model, guide)
     x = load("digits", binarization="none").test.grey(slice(None))
