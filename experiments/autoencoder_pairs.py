@@ -41,7 +41,7 @@ class Networks:
     width: int
     start: LinearGaussian | None = None
     """Each network has a linear shortcut, and the pair starts as this one with its posterior as guide; a layer of
-    filters starts from its mean image. None for deep networks alone, from random weights."""
+    filters starts from its mean image. None for deep networks alone, from torch's initial weights."""
     bfloat16: bool = False
     """The products of the deep networks in bfloat16."""
 
@@ -92,20 +92,21 @@ def _encoder(networks: Networks, outputs: int) -> nn.Module:
 def _network(
     networks: Networks, in_shape: int | Shape, hidden: Sequence[int], out_shape: int | Shape, line: Line | None
 ) -> nn.Module:
-    """A deep network with He's initial weights in its rectified layers; with a line, a sum that starts as that line."""
+    """A deep network from torch's initial weights; with a line, a sum that starts as that line, and in its rectified
+    layers from He's weights."""
     deep = MLP(in_shape, hidden, out_shape)
+    network = Autocast(deep) if networks.bfloat16 else deep
+    if line is None:
+        return network
     *rectified, last = _linear(deep)
     for layer in rectified:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
-    network = Autocast(deep) if networks.bfloat16 else deep
-    if line is None:
-        return network
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
     shortcut = MLP(in_shape, (), out_shape)
     for parameter, value in zip(_linear(shortcut)[0].parameters(), line, strict=True):
         parameter.copy_(value)
-    for parameter in last.parameters():
-        nn.init.zeros_(parameter)
     return Sum(network, shortcut)
 
 

@@ -2,12 +2,12 @@
 
 Claim: the code of a generative model is a better input of a classifier than the image where labels are few (Kingma et
 al. 2014, "Semi-supervised Learning with Deep Generative Models", the model M1). The table has the test accuracy with 10
-to 1,000 labelled images, as many of each class. The encoders, all the same network:
+to 1,000 labelled images, as many of each class. The encoders, with the same hidden layers:
 
     random        torch's initial weights
-    PCA           the encoders' start: the posterior mean of probabilistic PCA, fitted to all images without labels
-    autoencoder   trained by autoencoders.py on all images without labels
-    beta 1, 4     the encoder of a VAE and of a beta-VAE, trained by autoencoders.py; the code is the mean of q(z | x)
+    PCA           the same network plus a linear map, set to the posterior mean of probabilistic PCA of all images
+    autoencoder   trained on all images without labels, from torch's initial weights (autoencoders.py --start random)
+    beta 1, 4     the encoder of a VAE and of a beta-VAE, trained in the same way; the code is the mean of q(z | x)
 
 A linear classifier, or one with a hidden layer, reads the code:
 
@@ -17,8 +17,9 @@ A linear classifier, or one with a hidden layer, reads the code:
 The tuned random encoder is the network that is not pretrained; differences to it are paired by seed. Early stopping:
 of all epochs, the one with the lowest cross-entropy on labelled validation images is kept. By default there are as many
 of them as labelled training images, so that n labels of the table stand for 2 n labelled images in all. The seed
-chooses the labelled images of both parts, the initial weights, the order of the data, and the run of autoencoders.py.
-The learning rates were chosen by the validation accuracy of another seed.
+chooses the labelled images of both parts, the initial weights of the classifier and of the random encoder, and the
+order of the labelled images; there is one encoder of each other kind for all seeds. The learning rates were chosen on
+validation images with another seed.
 
 The last rows are documented results of the semi-supervised VAE, one model of images and labels that is trained end to
 end by ssvae_table.py; see docs/results/semi_supervised_mnist.md. It reads no validation labels.
@@ -26,7 +27,6 @@ end by ssvae_table.py; see docs/results/semi_supervised_mnist.md. It reads no va
     python experiments/pretraining.py
     python experiments/pretraining.py --labels 100 --heads linear
     python experiments/pretraining.py --validation 1000                  # validation labels, for any number of labels
-    python experiments/pretraining.py --encoders.out runs/autoencoders   # the folder of the encoders' runs
 
 A finished run is not repeated; encoders that are not there yet are trained. Writes to runs/pretraining/DATA: a folder
 with report.json for each run, table.json, and a figure for each classifier, frozen and tuned.
@@ -61,7 +61,18 @@ Head = Literal["linear", "MLP"]
 HIDDEN: dict[Head, tuple[int, ...]] = {"linear": (), "MLP": (256,)}  # layers of the classifier
 MODES = ("frozen", "tuned")
 NOT_PRETRAINED = ("random", "tuned")
-SETTINGS = ("depth", "width", "validation", "epochs", "steps_per_epoch", "batch_size", "head_rate", "tuning_rate")
+CLASSIFIER = ("epochs", "steps_per_epoch", "batch_size", "head_rate", "tuning_rate")
+SETTINGS = ("encoder_seed", "depth", "width", "validation", *CLASSIFIER)
+    "encoder_seed",
+    "depth",
+    "width",
+    "validation",
+    "epochs",
+    "steps_per_epoch",
+    "batch_size",
+    "head_rate",
+    "tuning_rate",
+)
 DOCUMENTED = {  # accuracy and its deviation over 5 seeds, by labels
     # ssvae_table.py --labels 100; --labels 1000 --settings.guide label --settings.generated 0
     "semi-supervised VAE, warped views": {100: (0.9798, 0.0061), 1000: (0.9871, 0.0006)},
@@ -79,6 +90,8 @@ class Config:
     """Labelled training images."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     heads: tuple[Head, ...] = ("linear", "MLP")
+    encoder_seed: int = 0
+    """Of the training of each encoder."""
     depth: int = 3
     """Hidden layers of the encoder."""
     width: int = 32
@@ -94,10 +107,10 @@ class Config:
     """Learning rate of encoder and classifier together."""
     encoders: Encoders = field(
         default_factory=lambda: Encoders(
-            start="random", hidden=(1000, 500, 250), epochs=6, out=Path("runs/autoencoders-random")
+            start="random", hidden=(1000, 500, 250), epochs=6, batch_size=100, out=Path("runs/autoencoders-random")
         )
     )
-    """Settings of the encoders, with the data and the device of the table, and the folder of their runs."""
+    """Settings of the encoders as of autoencoders.py, with the data and the device of the table."""
     out: Path = Path("runs/pretraining")
 
 
@@ -144,8 +157,8 @@ def encoder(config: Config, data: Dataset, kind: Kind, seed: int) -> ppvae.Amort
     """The guide whose means are the codes, in evaluation mode: trained, or as it starts."""
     networks = networks_of(config.encoders, data, config.depth, config.width)
     if kind in RECIPES:
-        name = name_of(kind, config.depth, config.width, seed)
-        return trained(config.encoders, RECIPES[kind], networks, data, name, seed)[1]
+        name = name_of(kind, config.depth, config.width, config.encoder_seed)
+        return trained(config.encoders, RECIPES[kind], networks, data, name, config.encoder_seed)[1]
     torch.manual_seed(seed)
     start = principal(data, config.width) if kind == "PCA" else None
     _, guide = RECIPES["autoencoder"].make(replace(networks, start=start))
