@@ -63,16 +63,6 @@ MODES = ("frozen", "tuned")
 NOT_PRETRAINED = ("random", "tuned")
 CLASSIFIER = ("epochs", "steps_per_epoch", "batch_size", "head_rate", "tuning_rate")
 SETTINGS = ("encoder_seed", "depth", "width", "validation", *CLASSIFIER)
-    "encoder_seed",
-    "depth",
-    "width",
-    "validation",
-    "epochs",
-    "steps_per_epoch",
-    "batch_size",
-    "head_rate",
-    "tuning_rate",
-)
 DOCUMENTED = {  # accuracy and its deviation over 5 seeds, by labels
     # ssvae_table.py --labels 100; --labels 1000 --settings.guide label --settings.generated 0
     "semi-supervised VAE, warped views": {100: (0.9798, 0.0061), 1000: (0.9871, 0.0006)},
