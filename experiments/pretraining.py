@@ -93,7 +93,7 @@ class Config:
     batch_size: int = 100
     head_rate: float = 1e-2
     """Learning rate of a classifier on frozen codes."""
-    tuning_rate: float = 1e-3
+    tuning_rate: float = 3e-4
     """Learning rate of encoder and classifier together."""
     encoders: Encoders = field(
         default_factory=lambda: Encoders(
