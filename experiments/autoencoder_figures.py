@@ -1,9 +1,21 @@
 """Figures of autoencoders.py: samples, denoised images, filters, and the plane of a code of two elements."""
 
 import json
+from dataclasses import replace
 
 import torch
-from autoencoder_pairs import FILTERS, HIDDEN_SHARE, RECIPES, Networks, Pair, name_of, squared_error, trained
+from autoencoder_pairs import (
+    FILTERS,
+    HIDDEN_SHARE,
+    RECIPES,
+    Networks,
+    Pair,
+    name_of,
+    networks_of,
+    principal,
+    squared_error,
+    trained,
+)
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -20,6 +32,7 @@ CODES = 5000  # test images whose codes are drawn
 FITTED = 20_000  # training images whose codes a mixture is fitted to
 DENOISED = 1000  # test images, of which the error is taken
 SHOWN_FILTERS = 16
+FILTER_BATCH = 100  # images a step
 TITLES = {"autoencoder": "autoencoder", "beta 1": "VAE"}
 
 
@@ -56,9 +69,8 @@ def title(config, name: str) -> str:
 
 def of_table(config, splits: Splits, kind: str, width: int) -> Pair:
     """A pair of the greatest depth, the same as in the table where it is there."""
-    data, depth = splits.train.unlabelled(), max(config.depths)
-    networks = Networks(data.event_shape, config.hidden[:depth], width)
-    return trained(config, RECIPES[kind], networks, data, name_of(kind, depth, width))
+    data, depth = splits.train, max(config.depths)
+    return trained(config, RECIPES[kind], networks_of(config, data, depth, width), data, name_of(kind, depth, width))
 
 
 def grey(splits: Splits, pair: Pair, rows: int) -> Tensor:
@@ -116,8 +128,9 @@ def denoised_figure(pairs: dict[str, Pair], splits: Splits) -> tuple[Figure, dic
 
 def filters_figure(config, splits: Splits) -> Figure:
     """The weights of the longest units of a layer, one row for each penalty."""
-    data = splits.train.unlabelled()
-    networks = Networks(data.event_shape, (), config.filter_units)
+    config = replace(config, epochs=config.filter_epochs, batch_size=FILTER_BATCH)
+    data = splits.train
+    networks = Networks(data.event_shape, (), config.filter_units, principal(data, 1))
     rows = {
         name: filters(trained(config, recipe, networks, data, f"filters-{name.replace(', ', '-')}"), data.event_shape)
         for name, recipe in FILTERS.items()

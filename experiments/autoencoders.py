@@ -7,6 +7,9 @@ with one and with three hidden layers, and of the same networks as VAE and beta-
 a learned scale), reconstructed from the posterior mean. Each element of a code costs a VAE KL(q || p), so that its
 error stops falling at some width; its rate in nats is printed in brackets.
 
+Every network is a linear map plus a deep network, and every pair starts as probabilistic PCA of the training images:
+the table says what the deep networks add to it. With --start random they are deep networks alone, from random weights.
+
 Figures:
 
     samples           from N(0, I), and from densities fitted to the codes of training images (ex-post density
@@ -18,9 +21,9 @@ Figures:
     codes-*           the codes of test images in the same plane, by class
     interpolation-*   straight and spherical paths between the codes of test images
 
-    python experiments/autoencoders.py                            # 48 runs of a minute or two each, on one CPU core
+    python experiments/autoencoders.py                            # 48 runs of 15 to 40 s each, on one CPU core
     python experiments/autoencoders.py --widths 2 16 --depths 3 --kinds autoencoder "beta 1"
-    python experiments/autoencoders.py --hidden 2000 1000 500 --out runs/autoencoders-wide
+    python experiments/autoencoders.py --start random --hidden 1000 500 250 --out runs/autoencoders-random
     python experiments/autoencoders.py --seeds 0 1 2 3 4
 
 A finished run is not trained again; an interrupted one is resumed. Writes to runs/autoencoders/DATA: a folder for each
@@ -28,14 +31,14 @@ run, table.json, errors.png, figures/.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
 
 from autoencoder_figures import save_figures
-from autoencoder_pairs import RECIPES, Networks, name_of, pca_errors, squared_error, trained
+from autoencoder_pairs import RECIPES, name_of, networks_of, pca_errors, squared_error, trained
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +50,15 @@ from ppvae.training.study import finished, reports, write_report
 
 Kind = Literal["autoencoder", "beta 0", "beta 1", "beta 4"]
 TICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # of errors
+SHARED = (
+    "data",
+    "start",
+    "hidden",
+    "bfloat16",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+)  # settings of all runs of a table
 OWN = ("kind", "depth", "width", "seed")  # settings in which the runs of a table differ
 
 
@@ -61,16 +73,24 @@ class Config:
     """Numbers of hidden layers of the encoder, and of the decoder."""
     kinds: tuple[Kind, ...] = ("autoencoder", "beta 0", "beta 1", "beta 4")
     seeds: tuple[int, ...] = (0,)
-    hidden: tuple[int, ...] = (1000, 500, 250)
+    start: Literal["PCA", "random"] = "PCA"
+    """Of the networks: linear shortcuts and the weights of probabilistic PCA, or deep networks alone."""
+    hidden: tuple[int, ...] = (512, 512, 512)
     """Units of the encoder's layers, from x on; a depth takes the first of them."""
-    epochs: int = 6
-    batch_size: int = 100
+    bfloat16: bool = True
+    """Multiply in bfloat16 in the deep networks: faster on processors with such instructions."""
+    epochs: int = 4
+    batch_size: int = 250
+    learning_rate: float = 1e-3
+    """Initial value; it falls to 0 on a half cosine."""
     figures: bool = True
     """Train the pairs of the figures (eleven, some of them in the table) and draw them."""
     figure_width: int = 16
     """Length of the code of samples, denoising and interpolation."""
     filter_units: int = 400
     """Units of the layer of filters."""
+    filter_epochs: int = 6
+    """Of the layer of filters, at 100 images a step."""
     device: str = "auto"
     out: Path = Path("runs/autoencoders")
 
@@ -78,7 +98,10 @@ class Config:
 def main(config: Config) -> list[dict]:
     check(config)
     splits, out = load(config.data, binarization="none"), config.out / config.data
+    splits = replace(splits, train=splits.train.unlabelled())
     train, test = (part.grey(slice(None)) for part in (splits.train, splits.test))
+    if max(config.widths) >= train[0].numel():
+        raise ValueError(f"expected --widths below {train[0].numel()}, the pixels of an image, got {config.widths}")
     pca = pca_errors(train, test, sorted(set(config.widths)))
     for seed, kind, depth, width in product(config.seeds, config.kinds, config.depths, config.widths):
         run(config, splits, {"kind": kind, "depth": depth, "width": width, "seed": seed})
@@ -104,7 +127,7 @@ def check(config: Config) -> None:
 
 def shared(config: Config) -> dict:
     """The settings that all runs of one table have in common."""
-    return {name: asdict(config)[name] for name in ("data", "hidden", "epochs", "batch_size")}
+    return {name: asdict(config)[name] for name in SHARED}
 
 
 def run(config: Config, splits: Splits, own: dict) -> None:
@@ -113,9 +136,8 @@ def run(config: Config, splits: Splits, own: dict) -> None:
     if finished(folder, {**shared(config), **own}):
         return
     Console().print(f"run folder {folder}")
-    data, device = splits.train.unlabelled(), resolve_device(config.device)
-    networks = Networks(data.event_shape, config.hidden[: own["depth"]], own["width"])
-    model, guide = trained(config, RECIPES[own["kind"]], networks, data, name_of(**own), own["seed"])
+    device, networks = resolve_device(config.device), networks_of(config, splits.train, own["depth"], own["width"])
+    model, guide = trained(config, RECIPES[own["kind"]], networks, splits.train, name_of(**own), own["seed"])
     x = splits.test.grey(slice(None)).to(device)
     rate = None
     if own["kind"] != "autoencoder":

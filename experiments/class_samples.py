@@ -20,18 +20,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from classifiers import accuracy, classifier_player
 from rich.console import Console
 from rich.table import Table
 from schedules import half_cosine, steps_of
 from ssvae_figures import with_every_class
 from ssvae_mnist import Config as Run
 from ssvae_pairs import CLASSES, build_pair, pair_name
-from torch import Tensor, nn
+from torch import nn
 
 import ppvae
 from ppvae import cli
 from ppvae.data import Dataset, load
-from ppvae.engine.player import Player, Turn
 from ppvae.nn import ConvClassifier, RandomWarp
 from ppvae.training import RunDir, environment, resolve_device, train
 from ppvae.training.study import REPORT, write_report
@@ -113,13 +113,9 @@ def trained(config: Config, data: Dataset) -> nn.Module:
     """The classifier of these data, trained in the run folder or read from there."""
     torch.manual_seed(config.seed)
     classifier = nn.Sequential(RandomWarp(), ConvClassifier(data.event_shape, CLASSES))
-
-    def cross_entropy(turn: Turn) -> Tensor:
-        return nn.functional.cross_entropy(classifier(turn.batches[0].x), turn.batches[0].y)
-
     schedule = half_cosine(steps_of(config.epochs, len(data), BATCH_SIZE))
     train(
-        [Player("classifier", classifier, cross_entropy, ppvae.adam(2e-3, schedule=schedule))],
+        [classifier_player(classifier, ppvae.adam(2e-3, schedule=schedule))],
         data,
         epochs=config.epochs,
         batch_size=BATCH_SIZE,
@@ -128,13 +124,6 @@ def trained(config: Config, data: Dataset) -> nn.Module:
         seed=config.seed,
     )
     return classifier.eval()
-
-
-@torch.no_grad()
-def accuracy(classifier: nn.Module, test: Dataset) -> float:
-    """Share of the test images that are read as their label."""
-    read = torch.cat([classifier(x).argmax(-1) for x in test.grey(slice(None)).split(1000)])
-    return (read == test.y).double().mean().item()
 
 
 @torch.no_grad()

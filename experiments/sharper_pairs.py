@@ -6,7 +6,7 @@ Encoder and decoder are convolutional; the decoder ends in a sigmoid, so that me
 from collections.abc import Callable
 
 import torch
-from schedules import half_cosine
+from schedules import half_cosine, steps_of
 from torch import Tensor, nn
 
 import ppvae
@@ -84,7 +84,7 @@ def trained(config, kind: str, objective: ppvae.Objective, data: Dataset, folder
     """
     torch.manual_seed(config.seed)
     model, guide = pair(data.event_shape, config.latent_dim)
-    steps = config.epochs * (len(data) // config.batch_size)
+    steps = steps_of(config.epochs, len(data), config.batch_size)
     ppvae.fit(
         model,
         guide,

@@ -8,6 +8,7 @@ from ppvae.nn.dictionary import Dictionary
 from ppvae.nn.functional import softplus
 from ppvae.nn.missing import FillMissing
 from ppvae.nn.mlp import MLP, AppendLabel, Classes, JointMLP, LabelledLinear, LabelledMLP
+from ppvae.nn.sum import Sum
 
 __all__ = [
     "MLP",
@@ -26,5 +27,6 @@ __all__ = [
     "LabelledMLP",
     "MaskingNoise",
     "RandomWarp",
+    "Sum",
     "softplus",
 ]

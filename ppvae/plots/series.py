@@ -75,14 +75,21 @@ def stacked_bars(
     return figure
 
 
-def curves(x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> Figure:
-    """One line for each series, over common places.
+def curves(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> Figure:
+    """One line for each series, over common places. NaN leaves a gap.
 
     Args:
         x: the places.
         series: values by name, each as long as ``x``.
         x_label: of the places, with their unit.
         y_label: of the values, with their unit.
+        errors: half lengths of vertical bars at the values, by the same names; None for none.
 
     Example:
 
@@ -94,7 +101,8 @@ def curves(x: Sequence[float], series: Mapping[str, Sequence[float]], x_label: s
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in _coloured(series):
-        axes.plot(x, values, marker="o", label=name, color=colour)
+        error = None if errors is None else errors[name]
+        axes.errorbar(x, values, yerr=error, marker="o", capsize=3, label=name, color=colour)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
     axes.legend()

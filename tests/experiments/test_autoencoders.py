@@ -8,12 +8,21 @@ import torch
 
 import ppvae
 from ppvae.data import load
+from ppvae.models import LinearGaussian
 from ppvae.training.study import RunFolderError
 from tests.experiments.scripts import script
 
 autoencoders, pairs, figures = (script(name) for name in ("autoencoders", "autoencoder_pairs", "autoencoder_figures"))
 SMALL = autoencoders.Config(
-    data="digits", widths=(2, 4), depths=(1,), hidden=(16,), epochs=2, figure_width=3, filter_units=20
+    data="digits",
+    widths=(2, 4),
+    depths=(1,),
+    hidden=(16,),
+    epochs=2,
+    batch_size=100,
+    figure_width=3,
+    filter_units=20,
+    filter_epochs=2,
 )
 
 
@@ -49,12 +58,13 @@ def test_main_writes_a_table_of_pca_and_every_run(folder):
 
 
 def test_error_of_the_table_is_that_of_the_saved_pair(folder):
-    networks = pairs.Networks((8, 8), (16,), 4)
+    networks = pairs.networks_of(SMALL, load("digits", binarization="none").train, 1, 4)
     model, guide = pairs.RECIPES["beta 1"].make(networks)
     ppvae.load_checkpoint(folder / pairs.name_of("beta 1", 1, 4) / "last.safetensors", model, guide)
     x = load("digits", binarization="none").test.grey(slice(None))
-    mean = guide.encoder(x).chunk(2, -1)[0]
-    expected = (model.decoder(mean) - x).square().flatten(1).sum(1).mean().item()
+    with torch.no_grad():
+        mean = guide.encoder(x).chunk(2, -1)[0]
+        expected = (model.decoder(mean) - x).square().flatten(1).sum(1).mean().item()
     rows = json.loads((folder / "table.json").read_text())
     (found,) = (row["error"] for row in rows if (row["kind"], row["width"]) == ("beta 1", 4))
     assert found == pytest.approx(expected, rel=1e-5)
@@ -79,27 +89,46 @@ def test_finished_runs_are_not_repeated_and_other_settings_are_refused(folder, c
         autoencoders.main(replace(SMALL, batch_size=50, figures=False, out=folder.parent))
 
 
-def test_initialise_starts_from_the_mean_image():
-    mean = torch.rand(64)
-    recipes = [*((recipe, (16, 12)) for recipe in pairs.RECIPES.values()), *((r, ()) for r in pairs.FILTERS.values())]
-    for recipe, hidden in recipes:
-        model, guide = recipe.make(pairs.Networks((8, 8), hidden, 5))
-        first = next(part for part in guide.modules() if isinstance(part, torch.nn.Linear))
-        at_zero = torch.zeros_like(first.bias) if hidden else first.bias.detach().clone()
-        pairs.initialise(model, guide, mean)
-        torch.testing.assert_close(first(mean), at_zero, atol=1e-5, rtol=0)
-        if not hidden:
-            torch.testing.assert_close(model.decode(torch.zeros(1, 5), 2).mean.flatten(), mean)
-
-
-def test_initialise_keeps_the_size_of_rectified_layers():
+@pytest.mark.parametrize("kind", ["autoencoder", "RAE", "denoising", "beta 0", "beta 1", "beta 4"])
+def test_pairs_start_as_probabilistic_pca(kind):
     torch.manual_seed(0)
-    model, guide = pairs.RECIPES["autoencoder"].make(pairs.Networks((8, 8), (2000, 2000), 5))
-    pairs.initialise(model, guide, torch.zeros(64))
+    x = torch.randn(300, 12) @ torch.randn(12, 12) + 3
+    start = LinearGaussian.fit(x, 3)
+    model, guide = pairs.RECIPES[kind].make(pairs.Networks((3, 4), (8, 5), 3, start))
+    z = torch.randn(7, 3)
+    torch.testing.assert_close(model.decode(z, 2).mean.flatten(1), z @ start.weight.T + start.bias)
+    mean = ppvae.features(guide, x.unflatten(1, (3, 4)))
+    torch.testing.assert_close(mean, start.posterior(x).mean.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_vae_starts_with_the_exact_posterior_of_probabilistic_pca():
+    torch.manual_seed(0)
+    x = torch.randn(300, 12) @ torch.randn(12, 12) + 3
+    start = LinearGaussian.fit(x, 3)
+    model, guide = pairs.RECIPES["beta 1"].make(pairs.Networks((12,), (8, 5), 3, start))
+    elbo = -ppvae.evaluate_loss(ppvae.ELBO(), model, guide, x)
+    assert elbo == pytest.approx(start.log_evidence(x).mean().item(), abs=0.1)
+
+
+def test_layer_of_filters_starts_from_the_mean_image():
+    mean = torch.rand(64)
+    start = LinearGaussian(torch.ones(64, 1), mean)
+    for recipe in pairs.FILTERS.values():
+        model, guide = recipe.make(pairs.Networks((8, 8), (), 5, start))
+        first = next(part for part in guide.modules() if isinstance(part, torch.nn.Linear))
+        torch.testing.assert_close(first(mean), torch.zeros(5), atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.decode(torch.zeros(1, 5), 2).mean.flatten(), mean)
+
+
+def test_rectified_layers_keep_the_size_of_their_input():
+    torch.manual_seed(0)
+    start = LinearGaussian(torch.ones(64, 5), torch.zeros(64))
+    _, guide = pairs.RECIPES["autoencoder"].make(pairs.Networks((8, 8), (2000, 2000), 5, start))
     guide.requires_grad_(False)
     x = torch.randn(500, 64)
-    first = guide.encoder.layers[:2](x)
-    second = guide.encoder.layers[2:4](first)
+    deep = guide.encoder.networks[0]
+    first = deep.layers[:2](x)
+    second = deep.layers[2:4](first)
     # E relu(h)^2 is half of Var h = 2 |x|^2 / n in each layer.
     assert first.square().mean() == pytest.approx(x.square().mean().item(), rel=0.1)
     assert second.square().mean() == pytest.approx(first.square().mean().item(), rel=0.1)

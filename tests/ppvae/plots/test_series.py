@@ -53,6 +53,12 @@ def test_curves_draws_each_series_over_the_places():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "nats")
 
 
+def test_curves_draws_bars_of_the_errors():
+    axes = plots.curves([0, 10], {"a": [1.0, 2.0]}, "step", "nats", errors={"a": [0.5, 0.25]}).axes[0]
+    (bars,) = axes.containers[0][2]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0, 0.5], [0, 1.5]], [[10, 1.75], [10, 2.25]]]
+
+
 def test_scatter_draws_one_panel_for_each_y():
     figure = plots.scatter({"a": [(1.0, 10.0, 100.0), (2.0, 20.0, 200.0)]}, "x", ["y", "z"])
     points = [panel.collections[0].get_offsets().tolist() for panel in figure.axes]
