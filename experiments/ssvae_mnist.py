@@ -169,7 +169,7 @@ def train_pair(config: Config, model, guide, train: Dataset, validation: Dataset
         optimizer=ppvae.adam(config.learning_rate, schedule=half_cosine(steps)),
         validation=Validation(
             validation.take(slice(0, 2000)),
-            evaluate=lambda: {"validation_accuracy": ppvae.accuracy(guide, validation, num_draws=num_draws(config))},
+            evaluate=lambda: {"validation_accuracy": ppvae.accuracy(guide, validation)},
         ),
         run_dir=RunDir(folder, resume=config.resume),
         device=config.device,
