@@ -25,6 +25,7 @@ def check_data(model: nn.Module, guide: nn.Module, data: Dataset) -> None:
 
     Example:
 
+        >>> import torch
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
@@ -46,7 +47,7 @@ def check_objective(objective: object, model: nn.Module, guide: nn.Module, data:
 
     Example:
 
-        >>> import ppvae
+        >>> import ppvae, torch
         >>> from ppvae.guides import MeanFieldGaussian
         >>> from ppvae.models import LinearGaussian
         >>> model, guide = LinearGaussian(torch.eye(2), torch.zeros(2)), MeanFieldGaussian(nn.Linear(2, 4))
@@ -69,7 +70,7 @@ def check_num_data(objective: object, data: Dataset) -> None:
 
     Example:
 
-        >>> import ppvae
+        >>> import ppvae, torch
         >>> check_num_data(ppvae.ELBO(), Dataset(torch.zeros(8, 2)))
     """
     for term in getattr(objective, "regularisers", ()):
