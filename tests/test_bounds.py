@@ -204,7 +204,8 @@ READS_DATA = {  # others learn from simulated data, which are complete, or penal
     **{
         name: estimator.make
         for name, estimator in OBJECTIVES.items()
-        if not name.endswith(("sleep", "forward_kl", "decoder_penalties")) and not estimator.generates
+        if not name.endswith(("sleep", "forward_kl", "decoder_penalties"))
+        and not (estimator.generates or estimator.complete)
     },
     "wake_wake": lambda: ppvae.ReweightedWakeSleep(4, insomnia=1.0),
 }
