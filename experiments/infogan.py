@@ -48,8 +48,24 @@ EPOCH = 390  # steps between two lines of the log
 SHOWN = ("factor_vae", "higgins", "mig", "sap_r2", "dci_disentanglement", "modularity", "irs")  # metrics in the table
 FACTORS = ("sprites", "dsprites")  # data made from ground-truth factors
 DEFAULTS: dict[str, dict] = {  # of the settings that are None, by the data
-    "images": {"classes": 10, "codes": 2, "noise": 62, "batch_size": 128, "steps": 9_750, "spectral": False},
-    "factors": {"classes": 3, "codes": 4, "noise": 5, "batch_size": 64, "steps": 9_750, "spectral": True},
+    "images": {
+        "classes": 10,
+        "codes": 2,
+        "noise": 62,
+        "batch_size": 128,
+        "steps": 9_750,
+        "spectral": False,
+        "views": True,
+    },
+    "factors": {
+        "classes": 3,
+        "codes": 4,
+        "noise": 5,
+        "batch_size": 64,
+        "steps": 9_750,
+        "spectral": True,
+        "views": False,
+    },
 }
 
 
@@ -78,6 +94,9 @@ class Config:
     """Guide and discriminator share the convolutions, and both of them train these."""
     guide_noise: float = 0.0
     """Standard deviation of noise added to what the guide sees in training."""
+    views: bool | None = None
+    """In training the guide reads the samples under random warps and with other thickness of the strokes, so that codes
+    cannot be any of these; default: for images without factors."""
     spectral: bool | None = None
     """Normalise the weights of the discriminator by their spectral norm; default: for data with factors."""
     steps: int | None = None
@@ -152,7 +171,7 @@ def run(config: Config, splits: Splits, seed: int) -> None:
 
 
 def networks(config: Config, shape: tuple[int, ...]) -> Networks:
-    names = ("classes", "codes", "noise", "channels", "width", "shared", "guide_noise", "spectral", "bfloat16")
+    names = ("classes", "codes", "noise", "channels", "width", "shared", "guide_noise", "views", "spectral", "bfloat16")
     return Networks(shape=shape, **{name: getattr(config, name) for name in names})
 
 

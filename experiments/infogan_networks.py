@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ppvae.guides import RecognitionGuide
 from ppvae.models import ImplicitModel
-from ppvae.nn import Autocast, ConvDecoder, ConvEncoder, CorruptInput, GaussianNoise
+from ppvae.nn import Autocast, ConvDecoder, ConvEncoder, CorruptInput, GaussianNoise, RandomWarp
 
 LEAKY = partial(nn.LeakyReLU, 0.1)  # the slope of Chen et al. 2016
 
@@ -25,6 +26,7 @@ class Networks:
     width: int
     shared: bool
     guide_noise: float
+    views: bool
     spectral: bool
     bfloat16: bool
 
@@ -46,9 +48,22 @@ def build(networks: Networks) -> tuple[ImplicitModel, RecognitionGuide, nn.Modul
         nn.Linear(networks.width, networks.classes + networks.codes),
     )
     recognition: nn.Module = nn.Sequential(trunk if networks.shared else convolutions(networks), head)
+    if networks.views:
+        recognition = nn.Sequential(RandomThickness(), RandomWarp(22.0, 0.4, 0.2, 0.1, 0.05), recognition)
     if networks.guide_noise:
         recognition = CorruptInput(recognition, GaussianNoise(networks.guide_noise))
     return model, RecognitionGuide(recognition, networks.classes, networks.codes), discriminator
+
+
+class RandomThickness(nn.Module):
+    """Images (N, H, W) with strokes that are thicker or thinner by up to a pixel; the identity in evaluation mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        images, most = x.unsqueeze(1), 2 * torch.rand(len(x), 1, 1, 1, device=x.device) - 1
+        thick, thin = nn.functional.max_pool2d(images, 3, 1, 1), -nn.functional.max_pool2d(-images, 3, 1, 1)
+        return (images + most.clamp(min=0) * (thick - images) - most.clamp(max=0) * (thin - images)).squeeze(1)
 
 
 def convolutions(networks: Networks) -> nn.Module:

@@ -90,12 +90,25 @@ def test_main_scores_the_codes_of_data_with_factors(gan, classes, tmp_path):
 
 
 def test_shared_convolutions_belong_to_guide_and_discriminator():
-    sizes = {"classes": 3, "codes": 2, "noise": 4, "channels": (4, 8), "width": 8, "guide_noise": 0.0}
+    sizes = {"classes": 3, "codes": 2, "noise": 4, "channels": (4, 8), "width": 8, "guide_noise": 0.0, "views": False}
     make = partial(networks.Networks, shape=(8, 8), spectral=False, bfloat16=False, **sizes)
     for shared in (True, False):
         _, guide, discriminator = networks.build(make(shared=shared))
         common = {id(p) for p in guide.parameters()} & {id(p) for p in discriminator.parameters()}
         assert bool(common) == shared
+
+
+def test_random_thickness_lies_between_the_thinnest_and_the_thickest_stroke():
+    torch.manual_seed(0)
+    x = torch.zeros(200, 7, 7)
+    x[:, 2:5, :] = 1.0
+    thickness = networks.RandomThickness()
+    rows = thickness(x)[:, :, 3]
+    assert torch.equal(thickness.eval()(x), x)
+    assert (rows[:, 3] == 1).all()  # the middle of a stroke of three pixels
+    assert (rows[:, [0, 6]] == 0).all()
+    assert rows[:, 1].max() > 0.9  # outside: up to a pixel thicker
+    assert rows[:, 2].min() < 0.1  # its edge: up to a pixel thinner
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
