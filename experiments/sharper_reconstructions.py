@@ -201,15 +201,19 @@ def picture(config: Config, test: Dataset, images: dict[str, tuple[Tensor, Tenso
 
 
 def print_table(config: Config, table: dict[str, Any]) -> None:
-    columns = ("error", "agreement", "sharpness", "samples: sharpness", "confidence", "classes", "rate", "log p(x)")
+    measures = ("error", "agreement", "sharpness", "samples: sharpness", "confidence", "classes", "rate", "log p(x)")
     title = f"{config.data}, {config.epochs} epochs, seed {config.seed}; log p(x) of {config.log_p_images} images, nats"
-    shown = Table("reconstruction", *columns, title=f"{title} ± standard error over images")
+    columns = []
     for name, found in table.items():
         start = (f"{found['error']:.2f}", f"{found['agreement']:.2%}", f"{found['sharpness']:.2f}")
         drawn = f"{found['sample_sharpness']:.2f}" if "sample_sharpness" in found else ""
         read = (drawn, f"{found['confidence']:.3f}", f"{found['classes']:.1f}")
         rest = (f"{found['rate']:.1f}", log_p_cell(name, found)) if "rate" in found else ("", "")
-        shown.add_row("(test images)" if name == "data" else name, *start, *read, *rest)
+        columns.append((*start, *read, *rest))
+    names = ("test images" if name == "data" else name for name in table)
+    shown = Table("", *names, title=f"{title} ± standard error over images")
+    for cells in zip(measures, *columns, strict=True):
+        shown.add_row(*cells)
     Console().print(shown)
 
 
