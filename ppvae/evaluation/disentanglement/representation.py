@@ -231,15 +231,12 @@ def factors_of(data: Dataset) -> Factors:
     """
     factors = getattr(data, "factors", None)
     if factors is None:
+        got = repr(data.name) if isinstance(data, Dataset) else f"a {type(data).__name__}"
         raise DataError(
-            f"expected data made from ground-truth factors, got {_name_of(data)} without factors; use all rows of "
+            f"expected data made from ground-truth factors, got {got} without factors; use all rows of "
             '"sprites", "dsprites" or "shapes3d", or pass Dataset(x, factors=Factors(...))'
         )
     return factors
-
-
-def _name_of(data: object) -> str:
-    return repr(data.name) if isinstance(data, Dataset) else f"a {type(data).__name__}"
 
 
 def mean_of(q: TorchDistribution, site: str) -> Tensor:
